@@ -1,0 +1,89 @@
+// `npm run bench -- SUITE [options]`: runs a suite of benchmarks, prints its table, and writes
+// what was asked for. bench/README.md says how the figures come about.
+import { parseArgs } from 'node:util';
+import { formatTargets, ipcTargets } from './compare.js';
+import { runIpc } from './ipc.js';
+import { plotIpc } from './plot.js';
+import { describeMachine, formatTable, type Report, writeJson } from './report.js';
+import { buildPeers, type Subject, subjects } from './subjects.js';
+
+const USAGE = `usage: npm run bench -- SUITE [options]
+
+suites
+  ipc                  channels between processes
+
+options
+  --json FILE          write the rows as JSON
+  --plot FILE.svg      draw latency and throughput against size
+  --quick              about two minutes instead of fifteen; rougher
+  --only TEXT          only rows whose name contains TEXT
+  --subjects A,B       only subjects whose name contains A or B
+  --help`;
+
+interface Arguments {
+  readonly suite: string;
+  readonly json?: string;
+  readonly plot?: string;
+  readonly quick: boolean;
+  readonly only?: string;
+  readonly subjects: readonly Subject[];
+}
+
+function parse(): Arguments {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      json: { type: 'string' },
+      plot: { type: 'string' },
+      quick: { type: 'boolean', default: false },
+      only: { type: 'string' },
+      subjects: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  if (values.help === true) {
+    console.log(USAGE);
+    process.exit(0);
+  }
+  const [suite] = positionals;
+  if (positionals.length !== 1 || !Object.hasOwn(suites, suite)) throw new Error(USAGE);
+  const parts = values.subjects?.split(',').map((part) => part.trim().toLowerCase());
+  const chosen = subjects.filter((subject) => {
+    return parts?.some((part) => subject.name.toLowerCase().includes(part)) ?? true;
+  });
+  if (chosen.length === 0) {
+    throw new Error(`no such subject; there are ${subjects.map((s) => s.name).join('; ')}`);
+  }
+  return { ...values, suite, quick: values.quick === true, subjects: chosen };
+}
+
+async function ipc(args: Arguments): Promise<void> {
+  const missing = await buildPeers(args.subjects);
+  if (missing.has('c')) throw new Error(`the C programs are the measure: ${missing.get('c')}`);
+  const progress = process.stderr.isTTY === true;
+  const { rows, controlNs } = await runIpc({
+    ...args,
+    missing,
+    onProgress: (text) => {
+      process.stderr.write(progress ? `\r\x1b[K${text}` : `${text}\n`);
+    },
+  });
+  if (progress) process.stderr.write('\r\x1b[K');
+  const machine = { ...describeMachine(), controlNs: Math.round(controlNs) };
+  const report: Report = { suite: 'ipc', machine, rows };
+  console.log(formatTable(rows));
+  const targets = ipcTargets(rows);
+  if (targets.length > 0) console.log(formatTargets(targets));
+  if (args.json !== undefined) writeJson(args.json, report);
+  if (args.plot !== undefined) plotIpc(args.plot, report);
+}
+
+const suites: Record<string, (args: Arguments) => Promise<void>> = { ipc };
+
+try {
+  const args = parse();
+  await suites[args.suite](args);
+} catch (error) {
+  console.error((error as Error).message);
+  process.exit(1);
+}

@@ -1,0 +1,58 @@
+// zeromq from npm: a pair of sockets over ipc://. In JavaScript, because the main install has
+// neither the package nor its types. argv[2] is the folder in which the package is installed.
+import { createRequire } from 'node:module';
+import { parseJob } from '../../../dist/bench/subjects/common.js';
+import { runLink } from '../../../dist/bench/subjects/link.js';
+
+const zmq = createRequire(`${process.argv[2]}/`)('zeromq');
+
+class PairLink {
+  needsCredit = false;
+  onMessage = () => {};
+  #socket;
+  #sent = Promise.resolve();
+  #closed = false;
+
+  constructor(socket) {
+    this.#socket = socket;
+  }
+
+  send(bytes) {
+    // What is handed over must not change until it is sent: each message needs its own copy.
+    const copy = Buffer.allocUnsafe(bytes.length);
+    copy.set(bytes);
+    this.#sent = this.#socket.send(copy);
+    return false;
+  }
+
+  writable() {
+    return this.#sent;
+  }
+
+  async receiveAll() {
+    for await (const [message] of this.#socket) {
+      this.onMessage(message);
+      if (this.#closed) break;
+    }
+  }
+
+  // The last message may still be under way when runLink() is done with the link.
+  close() {
+    this.#closed = true;
+    this.#sent.then(() => setTimeout(() => process.exit(0), 50));
+  }
+}
+
+const job = parseJob(process.argv.slice(3));
+const socket = new zmq.Pair({ linger: 1000 });
+const endpoint = `ipc://${job.address}`;
+if (job.listens) {
+  await socket.bind(endpoint);
+  process.stdout.write('ready\n');
+} else {
+  socket.connect(endpoint);
+}
+const link = new PairLink(socket);
+const run = runLink(job, link);
+await Promise.race([link.receiveAll(), run]);
+await run;

@@ -1,0 +1,155 @@
+// Who is measured, at what, and by which programs. Each pair of programs keeps the protocol of
+// bench/README.md, so the harness treats all of them alike.
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+const here = dirname(fileURLToPath(import.meta.url));
+/** The package: this file runs from dist/bench. */
+export const root: string = join(here, '..', '..');
+const peers = join(root, 'bench', 'peers');
+const built = join(peers, '.build');
+
+/** What a row measures. A subject may answer with a job of its own. */
+export type RowJob =
+  | 'round-trip-spinning'
+  | 'round-trip-asleep'
+  | 'one-way-batched'
+  | 'one-way-unbatched'
+  | 'hand-over'
+  | 'idle'
+  | 'connect';
+
+export interface Subject {
+  readonly name: string;
+  /** The peer in bench/peers that must be built. */
+  readonly peer?: string;
+  /** Jobs that it does, and how its own program calls them. */
+  readonly jobs: Partial<Record<RowJob, string>>;
+  /** Program and first arguments. */
+  command(size: number): string[];
+  /** One program starts the other itself, so that `connect` alone is run. */
+  readonly single?: boolean;
+  /** Sizes that it cannot send, with the reason. */
+  refuses?(size: number): string | undefined;
+  /** A virtual machine that compiles late needs a longer warm-up. */
+  readonly warmMsMin?: number;
+  /** Left out of the rows of sizes that are measured only for the plot. */
+  readonly only64?: boolean;
+}
+
+const LARGE_BYTES = 8193;
+const MIB = 1 << 20;
+const ONE_WAY = { 'one-way-batched': 'one-way-batched', 'one-way-unbatched': 'one-way-unbatched' };
+const SPINNING = { 'round-trip-spinning': 'round-trip-spinning' };
+const ASLEEP = { 'round-trip-asleep': 'round-trip-asleep' };
+const UNBATCHED = { 'one-way-unbatched': 'one-way-unbatched' };
+
+const node = (script: string): string[] => [process.execPath, join(here, 'subjects', script)];
+const c = (program: string): string[] => [join(built, 'c', program)];
+
+const ukshm = (variant: string, jobs: Subject['jobs'], only64 = false): Subject => ({
+  name: variant === '' ? 'ukshm' : `ukshm, ${variant}`,
+  jobs,
+  command: () => node('ukshm.js'),
+  only64,
+});
+
+const largeViews = (size: number): string | undefined =>
+  size < LARGE_BYTES ? undefined : 'large messages are always written through a view';
+
+export const subjects: readonly Subject[] = [
+  ukshm('', {
+    ...SPINNING,
+    ...ASLEEP,
+    ...ONE_WAY,
+    'hand-over': 'hand-over',
+    idle: 'idle',
+    connect: 'connect',
+  }),
+  { ...ukshm('views', { 'one-way-batched': 'one-way-views' }), refuses: largeViews },
+  ukshm('for await', { 'one-way-batched': 'one-way-for-await' }, true),
+  ukshm('readable + drain', { 'one-way-batched': 'one-way-readable' }, true),
+  {
+    name: 'C, one word',
+    peer: 'c',
+    jobs: SPINNING,
+    command: () => c('word'),
+    only64: true,
+  },
+  {
+    name: 'C, shared memory',
+    peer: 'c',
+    jobs: { ...SPINNING, ...ONE_WAY },
+    command: () => c('ring'),
+  },
+  {
+    name: 'C, Unix socket',
+    peer: 'c',
+    jobs: { ...ASLEEP, ...ONE_WAY },
+    command: () => c('socket'),
+  },
+  {
+    name: 'iceoryx2',
+    peer: 'iceoryx2',
+    jobs: { ...SPINNING, ...UNBATCHED },
+    command: () => [join(built, 'iceoryx2', 'release', 'ukshm-bench-iceoryx2')],
+  },
+  {
+    name: 'Aeron IPC',
+    peer: 'aeron',
+    jobs: { ...SPINNING, ...UNBATCHED },
+    command: () => [
+      'java',
+      ...['-XX:+UseSerialGC', '--add-opens', 'java.base/jdk.internal.misc=ALL-UNNAMED'],
+      '-Dagrona.disable.bounds.checks=true',
+      ...['-cp', `${join(built, 'aeron', 'classes')}:${join(built, 'aeron', 'lib')}/*`, 'Peer'],
+    ],
+    refuses: (size) => (size > 8 * MIB ? 'its largest message is an eighth of a term' : undefined),
+    warmMsMin: 700,
+  },
+  {
+    name: 'Node net',
+    jobs: { ...ASLEEP, ...ONE_WAY, idle: 'idle', connect: 'connect' },
+    command: () => node('net.js'),
+  },
+  {
+    name: 'child.send',
+    jobs: { ...ASLEEP, ...UNBATCHED },
+    command: () => node('child-send.js'),
+    single: true,
+  },
+  {
+    name: 'postMessage',
+    jobs: { ...ASLEEP, ...UNBATCHED },
+    command: () => node('post-message.js'),
+    single: true,
+  },
+  {
+    name: 'zeromq',
+    peer: 'zeromq',
+    jobs: { ...ASLEEP, ...UNBATCHED },
+    command: () => [process.execPath, join(peers, 'zeromq', 'zeromq.mjs'), join(built, 'zeromq')],
+  },
+];
+
+/** The C program that runs between all others and tells how the machine is at the moment. */
+export const controlCommand: string[] = c('word');
+
+interface PeerBuilder {
+  buildPeer(name: string): string | undefined;
+}
+
+/** Builds what `wanted` needs. Returns why a peer is missing, by its name. */
+export async function buildPeers(wanted: readonly Subject[]): Promise<Map<string, string>> {
+  const script = join(peers, 'build.mjs');
+  if (!existsSync(script)) throw new Error(`there is no ${script}: run this in a clone`);
+  const { buildPeer } = (await import(pathToFileURL(script).href)) as PeerBuilder;
+  const missing = new Map<string, string>();
+  const names = new Set(['c', ...wanted.flatMap((s) => (s.peer === undefined ? [] : [s.peer]))]);
+  for (const name of names) {
+    const reason = buildPeer(name);
+    if (reason !== undefined) missing.set(name, reason);
+  }
+  return missing;
+}

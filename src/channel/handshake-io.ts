@@ -1,0 +1,128 @@
+// Reads and writes of fixed length during a meeting, on a non-blocking socket, until a deadline.
+import { EAGAIN, ECONNRESET, EINTR, EPIPE } from '../abi/errno.js';
+import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../abi/epoll.js';
+import { SyscallError, UkshmError } from '../core/errors.js';
+import { afterAlive } from '../sys/clock.js';
+import { poller } from '../sys/poller.js';
+import { receive, receiveDescriptors, sendDescriptors } from '../sys/socket.js';
+
+/** What a meeting is called in its errors, and until when it may last. */
+export interface Deadline {
+  readonly what: string;
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The other side went away in the middle of the meeting. */
+export function goneInMeeting(what: string): UkshmError {
+  return new UkshmError('ERR_UKSHM_PEER_GONE', `${what}: the other side went away`);
+}
+
+/** Runs `attempt` whenever the socket is ready, until it answers other than `undefined`. */
+export function whenReady<T>(
+  fd: number,
+  events: number,
+  deadline: Deadline,
+  attempt: () => T | undefined,
+): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const { signal, what, timeoutMs } = deadline;
+    let over = false;
+    const finish = (): void => {
+      over = true;
+      poller().unwatch(fd);
+      cancel();
+      signal?.removeEventListener('abort', aborted);
+    };
+    const step = (): void => {
+      if (over) return;
+      try {
+        const result = attempt();
+        if (result === undefined) return;
+        finish();
+        resolve(result);
+      } catch (error) {
+        finish();
+        reject(error);
+      }
+    };
+    const aborted = (): void => {
+      finish();
+      reject(signal?.reason);
+    };
+    const cancel = afterAlive(timeoutMs, () => {
+      finish();
+      const text = `${what}: no answer within ${timeoutMs} ms; the other side is busy or stopped`;
+      reject(new UkshmError('ERR_UKSHM_TIMEOUT', text));
+    });
+    if (signal?.aborted) {
+      over = true;
+      cancel();
+      reject(signal.reason);
+      return;
+    }
+    signal?.addEventListener('abort', aborted);
+    poller().watch(fd, events, step);
+    step();
+  });
+}
+
+/** Exactly `lengthBytes`; never more, since doorbell bytes may follow at once. */
+export function readExactly(
+  fd: number,
+  lengthBytes: number,
+  deadline: Deadline,
+): Promise<Uint8Array> {
+  const bytes = new Uint8Array(lengthBytes);
+  let filled = 0;
+  return whenReady(fd, EPOLLIN | EPOLLRDHUP, deadline, () => {
+    const result = receive(fd, bytes.subarray(filled));
+    filled += progress('recv', result, deadline.what);
+    return filled === lengthBytes ? bytes : undefined;
+  });
+}
+
+/** As `readExactly`, with the descriptors that come along. */
+export function readWithDescriptors(
+  fd: number,
+  lengthBytes: number,
+  fds: Int32Array,
+  deadline: Deadline,
+): Promise<Uint8Array> {
+  const bytes = new Uint8Array(lengthBytes);
+  const arrived = new Int32Array(fds.length);
+  let filled = 0;
+  let count = 0;
+  fds.fill(-1);
+  return whenReady(fd, EPOLLIN | EPOLLRDHUP, deadline, () => {
+    const result = receiveDescriptors(fd, bytes.subarray(filled), arrived);
+    filled += progress('recvmsg', result, deadline.what);
+    if (result > 0) for (const one of arrived) if (one >= 0) fds[count++] = one;
+    return filled === lengthBytes ? bytes : undefined;
+  });
+}
+
+/** Sends all of `bytes`; the descriptors go with the first byte. */
+export function writeAll(
+  fd: number,
+  bytes: Uint8Array,
+  fds: Int32Array,
+  deadline: Deadline,
+): Promise<true> {
+  let sent = 0;
+  const none = new Int32Array(0);
+  return whenReady(fd, EPOLLOUT, deadline, () => {
+    const result = sendDescriptors(fd, bytes.subarray(sent), sent === 0 ? fds : none);
+    sent += progress('sendmsg', result, deadline.what, true);
+    return sent === bytes.length ? true : undefined;
+  });
+}
+
+function progress(syscall: string, result: number, what: string, sending = false): number {
+  if (result > 0) return result;
+  if (result === -EAGAIN || result === -EINTR) return 0;
+  if (result === -ECONNRESET || result === -EPIPE || (result === 0 && !sending)) {
+    throw goneInMeeting(what);
+  }
+  throw new SyscallError(syscall, result, what);
+}

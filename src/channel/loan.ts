@@ -1,0 +1,97 @@
+// A loan: an unsent message, written in place in the sender's own outbox.
+import { UkshmError } from '../core/errors.js';
+import type { Sender } from './sender.js';
+
+/** How `send` may differ from the usual. */
+export interface SendLoanOptions {
+  /** The message's length, if less than what was lent. 0 to `lengthBytes`. */
+  readonly lengthBytes?: number;
+  /** `false`: the peer sees it at the next `publish()`, together with others. Default true. */
+  readonly publish?: boolean;
+}
+
+/** An unsent message: write into `bytes`, then `send()` or `discard()`, once. */
+export interface Loan {
+  /** The memory in place: what it holds before you write is undefined. */
+  readonly bytes: Uint8Array;
+  readonly lengthBytes: number;
+  /** @throws UkshmError `ERR_UKSHM_LOAN_USED`, or why the channel ended. */
+  send(options?: SendLoanOptions): void;
+  /** Gives the memory back unsent. */
+  discard(): void;
+  [Symbol.dispose](): void;
+}
+
+const OPEN = 0;
+const SENT = 1;
+const DISCARDED = 2;
+
+export class OutboxLoan implements Loan {
+  readonly lengthBytes: number;
+  readonly #sender: Sender;
+  readonly #offset: number;
+  /** The chunk's first granule in the arena; -1: the loan is an inline record. */
+  readonly #chunk: number;
+  readonly #type: number;
+  readonly #id: number;
+  #bytes: Uint8Array | undefined = undefined;
+  #state = OPEN;
+
+  constructor(
+    sender: Sender,
+    offset: number,
+    lengthBytes: number,
+    chunk: number,
+    type: number,
+    id: number,
+  ) {
+    this.#sender = sender;
+    this.#offset = offset;
+    this.lengthBytes = lengthBytes;
+    this.#chunk = chunk;
+    this.#type = type;
+    this.#id = id;
+  }
+
+  get bytes(): Uint8Array {
+    this.#bytes ??= this.#sender.view(this.#offset, this.lengthBytes);
+    return this.#bytes;
+  }
+
+  send(options?: SendLoanOptions): void {
+    if (this.#state !== OPEN) throw this.#used();
+    let lengthBytes = this.lengthBytes;
+    let publish = true;
+    if (options !== undefined) {
+      lengthBytes = options.lengthBytes ?? lengthBytes;
+      publish = options.publish ?? true;
+      if (!(lengthBytes >= 0 && lengthBytes <= this.lengthBytes)) {
+        throw new UkshmError(
+          'ERR_UKSHM_INVALID_ARGUMENT',
+          `lengthBytes is ${lengthBytes}; the loan has ${this.lengthBytes}`,
+        );
+      }
+    }
+    if (this.#chunk < 0) this.#sender.commitInline(lengthBytes, this.#type, this.#id);
+    else this.#sender.commitChunk(this.#chunk, lengthBytes, this.#type, this.#id);
+    this.#state = SENT;
+    if (publish) this.#sender.publish();
+  }
+
+  discard(): void {
+    if (this.#state === DISCARDED) return;
+    if (this.#state !== OPEN) throw this.#used();
+    this.#state = DISCARDED;
+    if (this.#chunk < 0) this.#sender.discardInline();
+    else this.#sender.discardChunk(this.#chunk);
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#state === OPEN) this.discard();
+  }
+
+  #used(): UkshmError {
+    const what = this.#state === SENT ? 'sent' : 'discarded';
+    return new UkshmError('ERR_UKSHM_LOAN_USED', `this loan was ${what} before`);
+  }
+}

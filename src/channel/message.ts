@@ -1,0 +1,154 @@
+// Received messages, in place in the sender's pages.
+//
+// A living sender can change these bytes at any time. Whatever measures first and writes after
+// (text decoders) must work on a copy: `text()` and `json()` do.
+import { UkshmError } from '../core/errors.js';
+import { type HeldRecord, RecordCursor } from '../ring/consumer.js';
+import type { Channel } from './channel.js';
+import type { Receiver } from './receiver.js';
+
+/** A received message: readable in place until `release()`. Writing to it ends the process. */
+export interface Message {
+  /** The bytes in place, read-only; a sender that is still alive can change them. */
+  readonly bytes: Uint8Array;
+  readonly lengthBytes: number;
+  /** 0 to 65 533, as the sender chose. */
+  readonly type: number;
+  /** The sender's correlation id, a u32. */
+  readonly id: number;
+  /** The bytes as UTF-8, decoded from a copy. */
+  text(): string;
+  /** The bytes as JSON, parsed from a copy. @throws SyntaxError. */
+  json(): unknown;
+  /** A writable copy that nobody else can change. */
+  copy(): Uint8Array;
+  /** Gives the memory back to its sender; in any order, once or more often. */
+  release(): void;
+  /**
+   * Hands the message on to another channel without a copy, and gives up this side's hold; its
+   * sender gets the memory back when the next one releases it. Waits while that channel is full.
+   *
+   * @throws UkshmError `ERR_UKSHM_CANNOT_FORWARD`, or why the other channel ended; the message is
+   * then still held here.
+   */
+  forward(to: Channel, options?: { readonly signal?: AbortSignal }): Promise<void>;
+  [Symbol.dispose](): void;
+}
+
+/** The message that a synchronous `drain` is at. Valid only inside the handler. */
+export interface MessageCursor {
+  /** The memory that holds the message: a sender's whole outbox, read-only. */
+  readonly memory: Uint8Array;
+  /** Where the message starts in `memory`. */
+  readonly offset: number;
+  readonly lengthBytes: number;
+  readonly type: number;
+  readonly id: number;
+  /** The bytes in place; allocates a view at each use. */
+  readonly bytes: Uint8Array;
+  /** Keeps the message beyond the handler; it must then be released. */
+  take(): Message;
+}
+
+/** What a message owes its sender: a ring record, or a lease. */
+export interface Debt {
+  readonly held: HeldRecord | undefined;
+  readonly lease: number;
+  readonly generation: number;
+  /** 0: the peer's own outbox; else the number of a region that it forwards from. */
+  readonly region: number;
+}
+
+export class DrainCursor extends RecordCursor implements MessageCursor {
+  readonly #receiver: Receiver;
+  constructor(receiver: Receiver, memory: Uint8Array) {
+    super(memory);
+    this.#receiver = receiver;
+  }
+
+  get bytes(): Uint8Array {
+    return new Uint8Array(this.memory.buffer as ArrayBuffer, this.offset, this.lengthBytes);
+  }
+
+  take(): Message {
+    return this.#receiver.take();
+  }
+}
+
+const HELD = 0;
+const RELEASED = 1;
+const FORWARDED = 2;
+
+export class ReceivedMessage implements Message {
+  readonly lengthBytes: number;
+  readonly type: number;
+  readonly id: number;
+  readonly debt: Debt;
+  readonly offset: number;
+  readonly #receiver: Receiver;
+  readonly #memory: Uint8Array;
+  #bytes: Uint8Array | undefined = undefined;
+  #state = HELD;
+
+  constructor(receiver: Receiver, at: RecordCursor, debt: Debt) {
+    this.lengthBytes = at.lengthBytes;
+    this.type = at.type;
+    this.id = at.id;
+    this.offset = at.offset;
+    this.debt = debt;
+    this.#receiver = receiver;
+    this.#memory = at.memory;
+  }
+
+  get bytes(): Uint8Array {
+    this.#check();
+    const { buffer } = this.#memory;
+    this.#bytes ??= new Uint8Array(buffer as ArrayBuffer, this.offset, this.lengthBytes);
+    return this.#bytes;
+  }
+
+  text(): string {
+    return Buffer.from(this.bytes).toString('utf8');
+  }
+
+  json(): unknown {
+    return JSON.parse(this.text());
+  }
+
+  copy(): Uint8Array {
+    return new Uint8Array(this.bytes);
+  }
+
+  release(): void {
+    if (this.#state !== HELD) return;
+    this.#state = RELEASED;
+    this.#bytes = undefined;
+    this.#receiver.release(this.debt);
+  }
+
+  async forward(to: Channel, options?: { readonly signal?: AbortSignal }): Promise<void> {
+    this.#check();
+    this.#state = FORWARDED;
+    try {
+      await this.#receiver.forward(this, to, options?.signal);
+      this.#bytes = undefined;
+    } catch (error) {
+      this.#state = HELD;
+      throw error;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.release();
+  }
+
+  #check(): void {
+    if (this.#receiver.closed) throw this.#receiver.closedError();
+    if (this.#state === HELD) return;
+    const what = this.#state === RELEASED ? 'released' : 'forwarded';
+    throw new UkshmError(
+      'ERR_UKSHM_MESSAGE_RELEASED',
+      `the message was ${what}: its memory is not ours to read; copy() it before`,
+    );
+  }
+}

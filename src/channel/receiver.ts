@@ -1,0 +1,306 @@
+// The receiving half of a channel: the peer's outbox, and what of it this side holds.
+import { closedError, peerMisbehaved, UkshmError } from '../core/errors.js';
+import type { Mapping } from '../memory/mapping.js';
+import { type OutboxLayout, RELEASE_SLOTS, TYPE_MAX } from '../memory/outbox-layout.js';
+import { RecordConsumer, type RecordVisitor } from '../ring/consumer.js';
+import { ReleaseWriter } from '../ring/releases.js';
+import { nowMs } from '../sys/clock.js';
+import type { Channel } from './channel.js';
+import {
+  type Debt,
+  DrainCursor,
+  type Message,
+  type MessageCursor,
+  ReceivedMessage,
+} from './message.js';
+
+/** What a receiver asks of its channel. */
+export interface ReceiverOptions {
+  readonly alwaysRing: boolean;
+  /** Wakes the peer. */
+  readonly ring: () => void;
+  /** Carries a message on to another channel (forward.ts). */
+  readonly carry: (
+    message: ReceivedMessage,
+    to: Channel,
+    signal: AbortSignal | undefined,
+  ) => Promise<void>;
+  /** The last held message of an ended channel was released. */
+  readonly onIdle: () => void;
+}
+
+/** A region that the peer forwards from, mapped here. */
+interface Imported {
+  readonly mapping: Mapping;
+  /** Messages of it that this side holds. */
+  held: number;
+  dropped: boolean;
+}
+
+export class Receiver implements RecordVisitor {
+  readonly mapping: Mapping;
+  /** By the peer's numbers. */
+  readonly #imports: Map<number, Imported> = new Map();
+  readonly #layout: OutboxLayout;
+  readonly #consumer: RecordConsumer;
+  readonly #releases: ReleaseWriter;
+  readonly #options: ReceiverOptions;
+  readonly #cursor: DrainCursor;
+  #handler: ((message: MessageCursor) => void) | undefined = undefined;
+  #draining = false;
+  #debt: Debt | undefined = undefined;
+  #one: Message | undefined = undefined;
+  #leasesHeld = 0;
+  #closed = false;
+  rings = 0;
+
+  constructor(
+    words: Int32Array,
+    ownLayout: OutboxLayout,
+    mapping: Mapping,
+    layout: OutboxLayout,
+    options: ReceiverOptions,
+  ) {
+    this.mapping = mapping;
+    this.#layout = layout;
+    this.#options = options;
+    this.#consumer = new RecordConsumer(words, mapping.words, layout, options.alwaysRing);
+    this.#releases = new ReleaseWriter(words, ownLayout);
+    this.#cursor = new DrainCursor(this, mapping.bytes);
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Inline messages that are kept: they hold up the ring behind them. */
+  get heldInline(): number {
+    return this.#consumer.heldCount;
+  }
+
+  get heldChunks(): number {
+    return this.#leasesHeld;
+  }
+
+  closedError(): UkshmError {
+    return closedError('the channel of this message');
+  }
+
+  available(): boolean {
+    return this.#consumer.available();
+  }
+
+  peerClosing(): boolean {
+    return this.#consumer.peerClosing();
+  }
+
+  freeze(): void {
+    this.#consumer.freeze();
+  }
+
+  spin(micros: number): boolean {
+    return this.#consumer.spin(micros, nowMs);
+  }
+
+  announceSleep(): void {
+    this.#consumer.announceSleep();
+  }
+
+  awake(): void {
+    this.#consumer.awake();
+  }
+
+  markClosing(state: number): void {
+    this.#consumer.markClosing(state);
+  }
+
+  /** Hands each waiting message to `handler`, up to `limit`. */
+  drain(handler: (message: MessageCursor) => void, limit: number): number {
+    if (this.#draining) {
+      throw new UkshmError('ERR_UKSHM_BUSY', 'drain was called inside the handler of a drain');
+    }
+    this.#draining = true;
+    this.#handler = handler;
+    try {
+      return this.#consumer.drain(this.#cursor, this, limit, nowMs);
+    } finally {
+      this.#draining = false;
+      this.#handler = undefined;
+      this.#settle();
+    }
+  }
+
+  /** The next message, or `undefined`. */
+  next(): Message | undefined {
+    this.#handler = undefined;
+    this.#one = undefined;
+    this.#consumer.drain(this.#cursor, this, 1, nowMs);
+    return this.#one;
+  }
+
+  onInline(): boolean {
+    const cursor = this.#cursor;
+    const handler = this.#handler;
+    if (handler === undefined) {
+      this.#one = this.#keepInline();
+      return false;
+    }
+    handler(cursor);
+    return !this.#closed;
+  }
+
+  onDescriptor(at: number, id: number): boolean {
+    const cursor = this.#cursor;
+    const debt = this.#point(at, id);
+    this.#debt = debt;
+    this.#leasesHeld++;
+    const imported = this.#imports.get(debt.region);
+    if (imported !== undefined) imported.held++;
+    try {
+      if (this.#handler === undefined) this.#one = this.take();
+      else this.#handler(cursor);
+    } finally {
+      cursor.memory = this.mapping.bytes;
+      if (this.#debt !== undefined) {
+        this.#debt = undefined;
+        this.release(debt);
+      }
+    }
+    return !this.#closed && this.#handler !== undefined;
+  }
+
+  /** Keeps the message that a drain is at. */
+  take(): Message {
+    const debt = this.#debt;
+    if (debt === undefined) {
+      if (this.#draining) return this.#keepInline();
+      throw new UkshmError(
+        'ERR_UKSHM_MESSAGE_RELEASED',
+        'a cursor is valid only inside the handler of its drain: take() the message there',
+      );
+    }
+    this.#debt = undefined;
+    return new ReceivedMessage(this, this.#cursor, debt);
+  }
+
+  release(debt: Debt): void {
+    if (this.#closed) return;
+    if (debt.held !== undefined) {
+      this.#consumer.release(debt.held);
+      if (this.#draining) return;
+    } else {
+      this.#leasesHeld--;
+      if (debt.region !== 0) this.#releaseImported(debt.region);
+      this.#releases.push(debt.lease, debt.generation);
+      this.#releases.publish();
+      this.#maybeRing();
+    }
+    this.#settle();
+  }
+
+  /** Publishes the head, wakes a sender that waits for space, tells an ended channel. */
+  #settle(): void {
+    if (this.#closed) return;
+    if (this.#consumer.publishHead()) this.#maybeRing();
+    if (this.#leasesHeld + this.#consumer.heldCount === 0) this.#options.onIdle();
+  }
+
+  async forward(
+    message: ReceivedMessage,
+    to: Channel,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    await this.#options.carry(message, to, signal);
+  }
+
+  /** Regions that are mapped here for the peer's sake. */
+  get importCount(): number {
+    return this.#imports.size;
+  }
+
+  /** From now on the peer's messages may lie in this region. */
+  addImport(region: number, mapping: Mapping): void {
+    this.#imports.set(region, { mapping, held: 0, dropped: false });
+  }
+
+  hasImport(region: number): boolean {
+    return this.#imports.has(region);
+  }
+
+  /** No more messages of this region come: unmap it behind the last one that is held. */
+  dropImport(region: number): void {
+    const imported = this.#imports.get(region);
+    if (imported === undefined) return;
+    imported.dropped = true;
+    if (imported.held === 0) this.#unmap(region, imported);
+  }
+
+  #releaseImported(region: number): void {
+    const imported = this.#imports.get(region);
+    if (imported === undefined) return;
+    imported.held--;
+    if (imported.dropped && imported.held === 0) this.#unmap(region, imported);
+  }
+
+  #unmap(region: number, imported: Imported): void {
+    this.#imports.delete(region);
+    imported.mapping.close();
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const { mapping } of this.#imports.values()) mapping.close();
+    this.#imports.clear();
+    this.mapping.close();
+  }
+
+  #keepInline(): Message {
+    const held = this.#consumer.hold(this.#cursor.offset);
+    const debt = { held, lease: 0, generation: 0, region: 0 };
+    return new ReceivedMessage(this, this.#cursor, debt);
+  }
+
+  /** Reads a descriptor once, checks it, and points the cursor at what it describes. */
+  #point(at: number, id: number): Debt {
+    const words = this.mapping.words;
+    const index = at >> 2;
+    const offset = (words[index] as number) >>> 0;
+    const lengthBytes = (words[index + 1] as number) >>> 0;
+    const lease = (words[index + 2] as number) >>> 0;
+    const generation = (words[index + 3] as number) >>> 0;
+    const region = (words[index + 4] as number) >>> 0;
+    const type = (words[index + 5] as number) >>> 0;
+    let memory = this.mapping.bytes;
+    let start = this.#layout.arenaOffset;
+    if (region !== 0) {
+      const imported = this.#imports.get(region);
+      if (imported === undefined || imported.dropped) {
+        throw peerMisbehaved(`a message in region ${region}, which is not imported`);
+      }
+      memory = imported.mapping.bytes;
+      start = 0;
+    }
+    if (offset < start || offset + lengthBytes > memory.length || lease >= RELEASE_SLOTS) {
+      throw peerMisbehaved(
+        `a message at ${offset}, ${lengthBytes} bytes long, lease ${lease}, outside its region`,
+      );
+    }
+    if (type > TYPE_MAX) throw peerMisbehaved(`a message of type ${type}`);
+    if (this.#leasesHeld >= RELEASE_SLOTS) {
+      throw peerMisbehaved(`more than ${RELEASE_SLOTS} chunks lent at a time`);
+    }
+    const cursor = this.#cursor;
+    cursor.memory = memory;
+    cursor.offset = offset;
+    cursor.lengthBytes = lengthBytes;
+    cursor.type = type;
+    cursor.id = id;
+    return { held: undefined, lease, generation, region };
+  }
+
+  #maybeRing(): void {
+    if (!this.#consumer.mustRing()) return;
+    this.rings++;
+    this.#options.ring();
+  }
+}

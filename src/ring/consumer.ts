@@ -1,0 +1,256 @@
+// The consuming end of a record ring: reads the peer's outbox, writes its own head.
+//
+// What the peer wrote is input: the tail is read once and checked against private cursors; each
+// record header is read once, and the record must end within its ring and before the tail.
+import { peerMisbehaved } from '../core/errors.js';
+import {
+  ASLEEP_FOR_RECORDS_INDEX,
+  ASLEEP_FOR_SPACE_INDEX,
+  DESCRIPTOR_BYTES,
+  HEAD_INDEX,
+  type OutboxLayout,
+  RECORD_ALIGN_BYTES,
+  RECORD_HEADER_BYTES,
+  RING_OFFSET,
+  STATE_INDEX,
+  TAIL_INDEX,
+  TYPE_DESCRIPTOR,
+  TYPE_PADDING,
+} from '../memory/outbox-layout.js';
+import { Pause } from './pause.js';
+
+/** After a batch below this, a reader that polls again at once pauses first. */
+const SMALL_BATCH = 8;
+
+/** Where the record lies that a drain is at: one object, re-pointed. */
+export class RecordCursor {
+  memory: Uint8Array;
+  offset = 0;
+  lengthBytes = 0;
+  type = 0;
+  id = 0;
+  constructor(memory: Uint8Array) {
+    this.memory = memory;
+  }
+}
+
+/** A record whose release is still to come; a list in ring order. */
+export class HeldRecord {
+  readonly start: number;
+  released = false;
+  next: HeldRecord | undefined = undefined;
+  constructor(start: number) {
+    this.start = start;
+  }
+}
+
+/** What a drain does with each record. */
+export interface RecordVisitor {
+  /** An inline record; the cursor is at it. `false` stops the drain behind this record. */
+  onInline(): boolean;
+  /** A descriptor: its body starts at `offset`. `false` stops the drain behind this record. */
+  onDescriptor(offset: number, id: number): boolean;
+}
+
+export class RecordConsumer {
+  readonly #words: Int32Array;
+  readonly #peerWords: Int32Array;
+  readonly #capacity: number;
+  readonly #alwaysRing: boolean;
+  readonly #pause: Pause = new Pause();
+  #position = 0;
+  #tailSeen = 0;
+  #headPublished = 0;
+  #oldest: HeldRecord | undefined = undefined;
+  #newest: HeldRecord | undefined = undefined;
+  #heldCount = 0;
+  #lastBatch = 0;
+  #asleep = 0;
+  #rungFor = 0;
+  #frozen = false;
+
+  constructor(words: Int32Array, peerWords: Int32Array, layout: OutboxLayout, alwaysRing: boolean) {
+    this.#words = words;
+    this.#peerWords = peerWords;
+    this.#capacity = layout.ringBytes;
+    this.#alwaysRing = alwaysRing;
+  }
+
+  get heldCount(): number {
+    return this.#heldCount;
+  }
+
+  /** Whether records wait. Reads the peer's tail only when none is known of. */
+  available(): boolean {
+    return this.#position !== this.#tailSeen || this.#readTail();
+  }
+
+  /** Looks for the last time: what the peer publishes after this is refused. */
+  freeze(): void {
+    if (!this.#frozen) this.#readTail();
+    this.#frozen = true;
+  }
+
+  /** Whether the peer said that it publishes nothing more. Read this, then the tail once more. */
+  peerClosing(): boolean {
+    // ACQUIRE state, pairs with `markClosing`: its last tail comes before it.
+    return Atomics.load(this.#peerWords, STATE_INDEX) !== 0;
+  }
+
+  /** Polls for up to `micros`, with a pause before each look. `true` as soon as records wait. */
+  spin(micros: number, nowMs: () => number): boolean {
+    if (this.available()) return true;
+    const deadline = nowMs() + micros / 1000;
+    do {
+      for (let i = 0; i < 16; i++) {
+        this.#pause.wait(nowMs);
+        if (this.#readTail()) return true;
+      }
+    } while (nowMs() < deadline);
+    return false;
+  }
+
+  /**
+   * Visits up to `limit` records that wait now, then publishes the head.
+   *
+   * @returns the number of records visited, padding not counted.
+   * @throws UkshmError `ERR_UKSHM_PEER_MISBEHAVED`; what the visitor throws, with its record counted
+   * as read.
+   */
+  drain(cursor: RecordCursor, visitor: RecordVisitor, limit: number, nowMs: () => number): number {
+    if (this.#position === this.#tailSeen) {
+      if (this.#lastBatch < SMALL_BATCH) this.#pause.wait(nowMs);
+      if (!this.#readTail()) {
+        this.#lastBatch = 0;
+        return 0;
+      }
+    }
+    let count = 0;
+    const words = this.#peerWords;
+    const capacity = this.#capacity;
+    const mask = capacity - 1;
+    const quarter = capacity >> 2;
+    let position = this.#position;
+    const tail = this.#tailSeen;
+    while (position !== tail && count < limit) {
+      const at = position & mask;
+      const index = (RING_OFFSET + at) >> 2;
+      const header = words[index] as number;
+      const type = header >>> 16;
+      const length = header & 0xffff;
+      const rest = Math.min((tail - position) >>> 0, capacity - at);
+      const size = type === TYPE_PADDING ? length << 3 : RECORD_HEADER_BYTES + ((length + 7) & ~7);
+      if (size > rest || size === 0 || (type === TYPE_DESCRIPTOR && length !== DESCRIPTOR_BYTES)) {
+        throw this.#badRecord(position, type, length, rest);
+      }
+      position = (position + size) | 0;
+      this.#position = position;
+      if (type === TYPE_PADDING) continue;
+      count++;
+      let goOn: boolean;
+      if (type === TYPE_DESCRIPTOR) {
+        const id = words[index + 1] as number;
+        goOn = visitor.onDescriptor(RING_OFFSET + at + RECORD_HEADER_BYTES, id >>> 0);
+      } else {
+        cursor.offset = RING_OFFSET + at + RECORD_HEADER_BYTES;
+        cursor.lengthBytes = length;
+        cursor.type = type;
+        cursor.id = (words[index + 1] as number) >>> 0;
+        goOn = visitor.onInline();
+      }
+      if (!goOn) break;
+      if ((position - this.#headPublished) >>> 0 >= quarter) this.publishHead();
+    }
+    this.#lastBatch = count;
+    return count;
+  }
+
+  /** Keeps the record that a drain is at; `start` is its offset in the outbox. */
+  hold(payloadOffset: number): HeldRecord {
+    // The record's cursor: the same ring position, behind `#position` by less than the capacity.
+    const at = payloadOffset - RECORD_HEADER_BYTES - RING_OFFSET;
+    const back = (this.#position - at) & (this.#capacity - 1);
+    const start = (this.#position - (back === 0 ? this.#capacity : back)) | 0;
+    const held = new HeldRecord(start);
+    if (this.#newest === undefined) this.#oldest = held;
+    else this.#newest.next = held;
+    this.#newest = held;
+    this.#heldCount++;
+    return held;
+  }
+
+  /** Releases a held record; the head advances over the released prefix when published. */
+  release(held: HeldRecord): void {
+    held.released = true;
+    this.#heldCount--;
+    let oldest = this.#oldest;
+    while (oldest?.released) oldest = oldest.next;
+    this.#oldest = oldest;
+    if (oldest === undefined) this.#newest = undefined;
+  }
+
+  /** Lets the peer reuse what is released. @returns whether the peer must be rung. */
+  publishHead(): boolean {
+    const head = this.#oldest === undefined ? this.#position : this.#oldest.start;
+    if (head === this.#headPublished) return false;
+    this.#headPublished = head;
+    // RELEASE head, pairs with ACQUIRE head in RecordProducer: our reads come before it.
+    // SEQ_CST against the sleep word.
+    Atomics.store(this.#words, HEAD_INDEX, head);
+    return true;
+  }
+
+  /** Whether the peer sleeps for space and was not rung for it. Ask after a release. */
+  mustRing(): boolean {
+    // SEQ_CST sleep word, pairs with the announcement in RecordProducer.
+    const asleep = Atomics.load(this.#peerWords, ASLEEP_FOR_SPACE_INDEX);
+    if (this.#alwaysRing) return true;
+    if ((asleep & 1) === 0 || asleep === this.#rungFor) return false;
+    this.#rungFor = asleep;
+    return true;
+  }
+
+  /** Announces that this side sleeps for records; then look once more, then sleep. */
+  announceSleep(): void {
+    this.#asleep = (this.#asleep + 1) | 1;
+    // SEQ_CST, pairs with the producer's read after its tail.
+    Atomics.store(this.#words, ASLEEP_FOR_RECORDS_INDEX, this.#asleep);
+  }
+
+  /** Takes the announcement back. */
+  awake(): void {
+    if ((this.#asleep & 1) === 0) return;
+    this.#asleep = (this.#asleep + 1) | 0;
+    Atomics.store(this.#words, ASLEEP_FOR_RECORDS_INDEX, this.#asleep);
+  }
+
+  /** Says that this side publishes and reads nothing more. */
+  markClosing(state: number): void {
+    // RELEASE state: the last tail comes before it.
+    Atomics.store(this.#words, STATE_INDEX, state);
+  }
+
+  #readTail(): boolean {
+    if (this.#frozen) return this.#position !== this.#tailSeen;
+    // ACQUIRE tail, pairs with RELEASE tail in RecordProducer: the records before it are whole.
+    const tail = Atomics.load(this.#peerWords, TAIL_INDEX);
+    if (tail === this.#tailSeen) return this.#position !== tail;
+    const fresh = (tail - this.#tailSeen) >>> 0;
+    const used = (this.#tailSeen - this.#headPublished) >>> 0;
+    if (fresh > this.#capacity - used || (tail & (RECORD_ALIGN_BYTES - 1)) !== 0) {
+      throw peerMisbehaved(
+        `its tail ${tail >>> 0} is not between ${this.#tailSeen >>> 0} and one ring of ` +
+          `${this.#capacity} bytes after ${this.#headPublished >>> 0} in steps of 8`,
+      );
+    }
+    this.#tailSeen = tail;
+    return true;
+  }
+
+  #badRecord(position: number, type: number, length: number, rest: number): Error {
+    return peerMisbehaved(
+      `the record at ${position >>> 0} (type ${type}, length ${length}) does not end within the ` +
+        `${rest} bytes before the tail or the ring's end`,
+    );
+  }
+}

@@ -1,0 +1,76 @@
+// `ukshm relay <input>`: everything that a stranger is shown, on a file of a few megabytes.
+import assert from 'node:assert/strict';
+import { readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import type { DemonstrationReport } from '../../src/relay/demonstration.js';
+import { folderFor, noise, relayNames, sha256, ukshm } from './relay-tools.js';
+
+const isRoot = process.geteuid?.() === 0;
+
+describe('the demonstration', () => {
+  it('shows the same page, the four ways, the kill and the digests, and leaves nothing', async (t) => {
+    const folder = folderFor(t);
+    const input = join(folder, 'input');
+    const bytes = noise(24_000_001);
+    writeFileSync(input, bytes);
+    const env = { ...process.env, TMPDIR: folder };
+    const { status, stdout, stderr } = await ukshm(['relay', input, '--json'], { env });
+    assert.equal(stderr, '');
+    assert.equal(status, 0);
+    const report = JSON.parse(stdout.toString()) as DemonstrationReport;
+    assert.equal(report.bytes, bytes.length);
+    assert.ok(report.digests.agree);
+    assert.equal(report.digests.input, sha256(bytes));
+    const frames = Object.values(report.frames);
+    assert.equal(frames.length, 3);
+    if (isRoot) {
+      assert.equal(new Set(frames.map(({ frame }) => frame)).size, 1);
+      assert.ok(frames.every(({ frame }) => (frame ?? 0) > 0));
+    } else {
+      assert.ok(frames.every(({ reason }) => reason !== undefined));
+    }
+    assert.deepEqual(
+      report.rows.map(({ way }) => way),
+      ['ukshm', 'streams', 'send', 'blocking'],
+    );
+    for (const row of report.rows) {
+      assert.ok(row.gigabytesPerSecond > 0 && row.cpuSeconds > 0, row.way);
+      assert.equal(row.bytes, bytes.length);
+    }
+    assert.deepEqual(report.kill?.left, []);
+    assert.deepEqual(Object.keys(report.kill?.noticedMs ?? {}).sort(), ['reader', 'writer']);
+    assert.deepEqual(readdirSync(folder), ['input']);
+    assert.deepEqual(relayNames(), []);
+  });
+
+  it('is drawn without a terminal too, in lines of at most 100 characters', async (t) => {
+    const folder = folderFor(t);
+    const input = join(folder, 'input');
+    writeFileSync(input, noise(500_000));
+    const env = { ...process.env, TMPDIR: folder };
+    const args = ['relay', 'input', '--no-hash', '--chunk-bytes', '64K'];
+    const { status, stdout, stderr } = await ukshm(args, { env, cwd: folder });
+    assert.equal(stderr, '');
+    assert.equal(status, 0);
+    const text = stdout.toString();
+    for (const word of [
+      /reader \d+ .* examiner \d+ .* writer \d+/,
+      /GB\/s/,
+      /child\.send/,
+      /Try next/,
+    ]) {
+      assert.match(text, word);
+    }
+    assert.ok(!text.includes('\x1b'), 'no colours');
+    for (const line of text.split('\n'))
+      assert.ok(line.length <= 100 && line.trimEnd() === line, line);
+    assert.deepEqual(readdirSync(folder), ['input']);
+  });
+
+  it('asks for an output where the input can be read only once', async () => {
+    const { status, stderr } = await ukshm(['relay', '-']);
+    assert.equal(status, 2);
+    assert.match(stderr, /^ukshm: without an output .*\n$/);
+  });
+});
