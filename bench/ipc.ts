@@ -95,26 +95,39 @@ interface Entry {
   readonly subject: Subject;
   readonly job: string;
   readonly runs: Run[];
+  /** Runs that failed; a second one ends the row. */
+  failed: number;
   failure?: string;
 }
 
-/** Beyond this factor from the group's usual control the machine was disturbed, or in another state. */
+/** Beyond this factor from the usual control the machine was disturbed, or in another state. */
 const DRIFT = 1.3;
 
+/** A group with what was measured of it. */
+interface Measured {
+  readonly group: Group;
+  readonly entries: readonly Entry[];
+  /** The control's means between its runs. */
+  readonly controls: readonly number[];
+}
+
 export async function runIpc(options: SuiteOptions): Promise<{ rows: Row[]; controlNs: number }> {
-  const rows: Row[] = [];
-  const controls: number[] = [];
-  const groups = plan(options.quick).map((group) => ({
-    group,
-    entries: entriesOf(group, options),
-  }));
-  const all = groups.filter(({ entries }) => entries.length > 0);
-  for (const [i, { group, entries }] of all.entries()) {
-    options.onProgress(`${i + 1}/${all.length} ${group.rows[0].name}`);
-    rows.push(...(await measureGroup(group, entries, options, controls)));
+  const groups = plan(options.quick).filter((group) => entriesOf(group, options).length > 0);
+  const measured: Measured[] = [];
+  for (const [i, group] of groups.entries()) {
+    options.onProgress(`${i + 1}/${groups.length} ${group.rows[0].name}`);
+    measured.push(await measureGroup(group, options));
   }
-  rows.push(...(await relayRows(options)));
-  return { rows, controlNs: median(controls) };
+  const usual = median(measured.flatMap(({ controls }) => controls));
+  for (const [i, { group, controls }] of measured.entries()) {
+    if (near(median(controls), usual)) continue;
+    options.onProgress(`again, the machine had changed: ${group.rows[0].name}`);
+    measured[i] = await measureGroup(group, options);
+  }
+  const rows = measured.flatMap(({ entries, controls }) =>
+    entries.map((entry) => toRow(entry, controls, usual)),
+  );
+  return { rows: [...rows, ...(await relayRows(options))], controlNs: usual };
 }
 
 async function relayRows(options: SuiteOptions): Promise<Row[]> {
@@ -137,38 +150,34 @@ function entriesOf(group: Group, options: SuiteOptions): Entry[] {
       if (job === undefined || !wanted(row.name) || (group.sweep && subject.only64)) return [];
       const reason = options.missing.get(subject.peer ?? '') ?? subject.refuses?.(row.size);
       const failure = reason === undefined ? undefined : `skipped: ${reason}`;
-      return [{ row, subject, job, runs: [], failure }];
+      return [{ row, subject, job, runs: [], failed: failure === undefined ? 0 : 2, failure }];
     }),
   );
 }
 
-async function measureGroup(
-  group: Group,
-  entries: Entry[],
-  options: SuiteOptions,
-  controls: number[],
-): Promise<Row[]> {
+async function measureGroup(group: Group, options: SuiteOptions): Promise<Measured> {
+  const entries = entriesOf(group, options);
   let before = await runControl();
-  const own = [before];
+  const controls = [before];
   // Twice the rounds at most: what is discarded is measured again, but not for ever.
   for (let round = 0; round < 2 * group.rounds; round++) {
     const due = entries.filter((entry) => {
-      return entry.failure === undefined && calm(entry.row, entry.runs, own).length < group.rounds;
+      return entry.failed < 2 && calm(entry, controls).length < group.rounds;
     });
     for (const entry of due) {
       try {
         const outcome = await runPair(entry.subject, taskFor(entry, group, options.quick));
         const after = await runControl();
         entry.runs.push({ outcome, controls: [before, after] });
-        own.push(after);
+        controls.push(after);
         before = after;
       } catch (error) {
+        entry.failed++;
         entry.failure = `failed: ${(error as Error).message.split('\n')[0]}`;
       }
     }
   }
-  controls.push(...own);
-  return entries.map((entry) => toRow(entry, own));
+  return { group, entries, controls };
 }
 
 function taskFor(entry: Entry, group: Group, quick: boolean): Task {
@@ -179,19 +188,21 @@ function taskFor(entry: Entry, group: Group, quick: boolean): Task {
   return { job: entry.job, size, warmMs, runMs: group.runMs ?? (quick ? 100 : 400), pinned };
 }
 
+function near(control: number, usual: number): boolean {
+  return control < usual * DRIFT && control > usual / DRIFT;
+}
+
 /** The runs in which the control stayed where it usually is during this group. */
-function calm(row: RowPlan, runs: readonly Run[], controls: readonly number[]): readonly Run[] {
+function calm({ row, runs }: Entry, controls: readonly number[]): readonly Run[] {
   // CPU time of one's own does not grow when others run.
   if (row.job === 'idle') return runs;
   const usual = median(controls);
-  return runs.filter((run) =>
-    run.controls.every((mean) => mean < usual * DRIFT && mean > usual / DRIFT),
-  );
+  return runs.filter((run) => run.controls.every((control) => near(control, usual)));
 }
 
-function toRow(entry: Entry, controls: readonly number[]): Row {
+function toRow(entry: Entry, controls: readonly number[], usual: number): Row {
   const { row, subject } = entry;
-  const kept = calm(entry.row, entry.runs, controls);
+  const kept = calm(entry, controls);
   const runs = kept.length > 0 ? kept : entry.runs;
   const outcomes = runs.map((run) => run.outcome);
   const base = { name: row.name, subject: subject.name, unit: row.unit, spun: row.spun };
@@ -199,11 +210,13 @@ function toRow(entry: Entry, controls: readonly number[]): Row {
     const none = { value: null, p50: null, p99: null, p999: null, max: null, n: 0 };
     return { ...base, ...none, note: entry.failure ?? 'not run' };
   }
+  const control = median(controls);
   const discarded = entry.runs.length - kept.length;
   const notes = [
     entry.failure ?? '',
     discarded > 0 ? `${discarded} of ${entry.runs.length} runs discarded` : '',
     kept.length === 0 ? 'the control never was calm: all kept' : '',
+    near(control, usual) ? '' : `control ${control.toFixed(0)} ns, usually ${usual.toFixed(0)}`,
   ];
   const note = notes.filter((text) => text !== '').join('; ');
   return { ...base, ...summary(row, outcomes), spun: spun(row, subject), note };

@@ -77,10 +77,16 @@ class Program {
         running.delete(this.child);
         if (status === 0) return resolve();
         const how = signal === null ? `status ${status}` : signal;
-        reject(new Error(`${basename(command[0])} ended with ${how}: ${this.#stderr.trim()}`));
+        reject(new Error(`${basename(command[0])} ended with ${how}: ${this.#complaint()}`));
       });
     });
     this.exited.catch(() => {});
+  }
+
+  /** The line of standard error that says what is wrong. */
+  #complaint(): string {
+    const lines = this.#stderr.trim().split('\n');
+    return lines.find((line) => /^\S*(error|exception)\b/i.test(line)) ?? lines[lines.length - 1];
   }
 
   #take(text: string): void {

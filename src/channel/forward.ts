@@ -219,7 +219,7 @@ export async function carry(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   signal?.throwIfAborted();
-  if (message.debt.region !== 0) {
+  if (message.region !== 0) {
     throw new UkshmError(
       'ERR_UKSHM_CANNOT_FORWARD',
       'this message was forwarded to us: it can be handed on once; send(message.bytes) copies it',
@@ -235,7 +235,7 @@ export async function carry(
   const { importer, sender } = target;
   const exported = await importer.ensure(origin);
   const comeBack = (): void => {
-    receiver.release(message.debt);
+    receiver.release(message);
     importer.cameBack(exported);
   };
   const { offset, lengthBytes, type, id } = message;

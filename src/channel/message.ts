@@ -3,7 +3,7 @@
 // A living sender can change these bytes at any time. Whatever measures first and writes after
 // (text decoders) must work on a copy: `text()` and `json()` do.
 import { UkshmError } from '../core/errors.js';
-import { type HeldRecord, RecordCursor } from '../ring/consumer.js';
+import { HeldRecord, RecordCursor } from '../ring/consumer.js';
 import type { Channel } from './channel.js';
 import type { Receiver } from './receiver.js';
 
@@ -50,14 +50,8 @@ export interface MessageCursor {
   take(): Message;
 }
 
-/** What a message owes its sender: a ring record, or a lease. */
-export interface Debt {
-  readonly held: HeldRecord | undefined;
-  readonly lease: number;
-  readonly generation: number;
-  /** 0: the peer's own outbox; else the number of a region that it forwards from. */
-  readonly region: number;
-}
+/** In place of a lease number: the message is a record of the ring. */
+export const INLINE: number = -1;
 
 export class DrainCursor extends RecordCursor implements MessageCursor {
   readonly #receiver: Receiver;
@@ -79,23 +73,36 @@ const HELD = 0;
 const RELEASED = 1;
 const FORWARDED = 2;
 
-export class ReceivedMessage implements Message {
+export class ReceivedMessage extends HeldRecord implements Message {
   readonly lengthBytes: number;
   readonly type: number;
   readonly id: number;
-  readonly debt: Debt;
   readonly offset: number;
+  /** The sender's lease number, or `INLINE`. */
+  readonly lease: number;
+  readonly generation: number;
+  /** 0: the peer's own outbox; else the number of a region that it forwards from. */
+  readonly region: number;
   readonly #receiver: Receiver;
   readonly #memory: Uint8Array;
   #bytes: Uint8Array | undefined = undefined;
   #state = HELD;
 
-  constructor(receiver: Receiver, at: RecordCursor, debt: Debt) {
+  constructor(
+    receiver: Receiver,
+    at: RecordCursor,
+    lease: number,
+    generation: number,
+    region: number,
+  ) {
+    super();
     this.lengthBytes = at.lengthBytes;
     this.type = at.type;
     this.id = at.id;
     this.offset = at.offset;
-    this.debt = debt;
+    this.lease = lease;
+    this.generation = generation;
+    this.region = region;
     this.#receiver = receiver;
     this.#memory = at.memory;
   }
@@ -123,7 +130,7 @@ export class ReceivedMessage implements Message {
     if (this.#state !== HELD) return;
     this.#state = RELEASED;
     this.#bytes = undefined;
-    this.#receiver.release(this.debt);
+    this.#receiver.release(this);
   }
 
   async forward(to: Channel, options?: { readonly signal?: AbortSignal }): Promise<void> {

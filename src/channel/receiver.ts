@@ -7,8 +7,8 @@ import { ReleaseWriter } from '../ring/releases.js';
 import { nowMs } from '../sys/clock.js';
 import type { Channel } from './channel.js';
 import {
-  type Debt,
   DrainCursor,
+  INLINE,
   type Message,
   type MessageCursor,
   ReceivedMessage,
@@ -48,7 +48,10 @@ export class Receiver implements RecordVisitor {
   readonly #cursor: DrainCursor;
   #handler: ((message: MessageCursor) => void) | undefined = undefined;
   #draining = false;
-  #debt: Debt | undefined = undefined;
+  // The descriptor that a drain is at; `#atLease` is INLINE at a record and once it is taken.
+  #atLease = INLINE;
+  #atGeneration = 0;
+  #atRegion = 0;
   #one: Message | undefined = undefined;
   #leasesHeld = 0;
   #closed = false;
@@ -150,52 +153,54 @@ export class Receiver implements RecordVisitor {
   }
 
   onDescriptor(at: number, id: number): boolean {
-    const cursor = this.#cursor;
-    const debt = this.#point(at, id);
-    this.#debt = debt;
+    this.#point(at, id);
+    const lease = this.#atLease;
+    const region = this.#atRegion;
     this.#leasesHeld++;
-    const imported = this.#imports.get(debt.region);
-    if (imported !== undefined) imported.held++;
+    if (region !== 0) (this.#imports.get(region) as Imported).held++;
     try {
       if (this.#handler === undefined) this.#one = this.take();
-      else this.#handler(cursor);
+      else this.#handler(this.#cursor);
     } finally {
-      cursor.memory = this.mapping.bytes;
-      if (this.#debt !== undefined) {
-        this.#debt = undefined;
-        this.release(debt);
-      }
+      this.#cursor.memory = this.mapping.bytes;
+      if (this.#atLease !== INLINE) this.#releaseLease(lease, this.#atGeneration, region);
+      this.#atLease = INLINE;
     }
     return !this.#closed && this.#handler !== undefined;
   }
 
   /** Keeps the message that a drain is at. */
   take(): Message {
-    const debt = this.#debt;
-    if (debt === undefined) {
+    const lease = this.#atLease;
+    if (lease === INLINE) {
       if (this.#draining) return this.#keepInline();
       throw new UkshmError(
         'ERR_UKSHM_MESSAGE_RELEASED',
         'a cursor is valid only inside the handler of its drain: take() the message there',
       );
     }
-    this.#debt = undefined;
-    return new ReceivedMessage(this, this.#cursor, debt);
+    this.#atLease = INLINE;
+    return new ReceivedMessage(this, this.#cursor, lease, this.#atGeneration, this.#atRegion);
   }
 
-  release(debt: Debt): void {
+  release(message: ReceivedMessage): void {
     if (this.#closed) return;
-    if (debt.held !== undefined) {
-      this.#consumer.release(debt.held);
-      if (this.#draining) return;
+    if (message.lease !== INLINE) {
+      this.#releaseLease(message.lease, message.generation, message.region);
     } else {
-      this.#leasesHeld--;
-      if (debt.region !== 0) this.#releaseImported(debt.region);
-      this.#releases.push(debt.lease, debt.generation);
-      this.#releases.publish();
-      this.#maybeRing();
+      this.#consumer.release(message);
+      if (this.#draining) return;
     }
     this.#settle();
+  }
+
+  #releaseLease(lease: number, generation: number, region: number): void {
+    if (this.#closed) return;
+    this.#leasesHeld--;
+    if (region !== 0) this.#releaseImported(region);
+    this.#releases.push(lease, generation);
+    this.#releases.publish();
+    this.#maybeRing();
   }
 
   /** Publishes the head, wakes a sender that waits for space, tells an ended channel. */
@@ -255,13 +260,13 @@ export class Receiver implements RecordVisitor {
   }
 
   #keepInline(): Message {
-    const held = this.#consumer.hold(this.#cursor.offset);
-    const debt = { held, lease: 0, generation: 0, region: 0 };
-    return new ReceivedMessage(this, this.#cursor, debt);
+    const message = new ReceivedMessage(this, this.#cursor, INLINE, 0, 0);
+    this.#consumer.hold(message, this.#cursor.offset);
+    return message;
   }
 
   /** Reads a descriptor once, checks it, and points the cursor at what it describes. */
-  #point(at: number, id: number): Debt {
+  #point(at: number, id: number): void {
     const words = this.mapping.words;
     const index = at >> 2;
     const offset = (words[index] as number) >>> 0;
@@ -295,7 +300,9 @@ export class Receiver implements RecordVisitor {
     cursor.lengthBytes = lengthBytes;
     cursor.type = type;
     cursor.id = id;
-    return { held: undefined, lease, generation, region };
+    this.#atLease = lease;
+    this.#atGeneration = generation;
+    this.#atRegion = region;
   }
 
   #maybeRing(): void {

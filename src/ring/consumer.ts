@@ -34,14 +34,11 @@ export class RecordCursor {
   }
 }
 
-/** A record whose release is still to come; a list in ring order. */
+/** A record whose release is still to come: a link of a list in ring order. */
 export class HeldRecord {
-  readonly start: number;
+  start = 0;
   released = false;
   next: HeldRecord | undefined = undefined;
-  constructor(start: number) {
-    this.start = start;
-  }
 }
 
 /** What a drain does with each record. */
@@ -165,18 +162,16 @@ export class RecordConsumer {
     return count;
   }
 
-  /** Keeps the record that a drain is at; `start` is its offset in the outbox. */
-  hold(payloadOffset: number): HeldRecord {
+  /** Keeps the record that a drain is at, as `held`; its payload is at `payloadOffset`. */
+  hold(held: HeldRecord, payloadOffset: number): void {
     // The record's cursor: the same ring position, behind `#position` by less than the capacity.
     const at = payloadOffset - RECORD_HEADER_BYTES - RING_OFFSET;
     const back = (this.#position - at) & (this.#capacity - 1);
-    const start = (this.#position - (back === 0 ? this.#capacity : back)) | 0;
-    const held = new HeldRecord(start);
+    held.start = (this.#position - (back === 0 ? this.#capacity : back)) | 0;
     if (this.#newest === undefined) this.#oldest = held;
     else this.#newest.next = held;
     this.#newest = held;
     this.#heldCount++;
-    return held;
   }
 
   /** Releases a held record; the head advances over the released prefix when published. */

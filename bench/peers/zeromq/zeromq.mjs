@@ -31,15 +31,18 @@ class PairLink {
 
   async receiveAll() {
     for await (const [message] of this.#socket) {
-      this.onMessage(message);
       if (this.#closed) break;
+      this.onMessage(message);
     }
   }
 
-  // The last message may still be under way when runLink() is done with the link.
+  // A closed socket lingers until its last message has left; the listener stays until the harness
+  // closes standard input, because the other side may still be reading.
   close() {
     this.#closed = true;
-    this.#sent.then(() => setTimeout(() => process.exit(0), 50));
+    const close = () => this.#sent.then(() => this.#socket.close());
+    if (job.listens) process.stdin.on('end', close).resume();
+    else close();
   }
 }
 
@@ -53,6 +56,4 @@ if (job.listens) {
   socket.connect(endpoint);
 }
 const link = new PairLink(socket);
-const run = runLink(job, link);
-await Promise.race([link.receiveAll(), run]);
-await run;
+await Promise.all([runLink(job, link), link.receiveAll()]);
