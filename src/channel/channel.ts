@@ -332,6 +332,7 @@ export class Channel implements AsyncIterable<Message> {
     return {
       importer: this.#importer,
       sender: this.#sender,
+      expectReleases: () => this.#expectReleases(),
       wait: (attempt, signal) => this.#whenSpace(() => this.#guard(attempt), signal),
     };
   }
@@ -382,9 +383,16 @@ export class Channel implements AsyncIterable<Message> {
 
   /** Announces, looks once more, and leaves the rest to the doorbell. */
   #sleepForSpace(): void {
+    if (this.#end !== undefined) return;
     this.#sender.announceSleep();
+    this.#sender.collect();
     this.#sendWaiters.serve();
-    if (this.#sendWaiters.count === 0) this.#sender.awake();
+    if (this.#sendWaiters.count === 0 && !this.#sender.owesReleases) this.#sender.awake();
+  }
+
+  /** After a forward: what comes back is passed on at once, so this side must be rung for it. */
+  #expectReleases(): void {
+    if (!this.#sender.asleep) this.#sleepForSpace();
   }
 
   #readable(signal: AbortSignal | undefined): Promise<boolean> {
@@ -463,7 +471,7 @@ export class Channel implements AsyncIterable<Message> {
       const read = this.#readWaiters.serve();
       if (this.#readWaiters.count === 0) this.#receiver.awake();
       const sent = this.#sendWaiters.serve();
-      if (this.#sendWaiters.count > 0) this.#sleepForSpace();
+      if (this.#sendWaiters.count > 0 || this.#sender.owesReleases) this.#sleepForSpace();
       else this.#sender.awake();
       if (this.#readWaiters.count > 0 && this.#end === undefined) this.#sleepForRecords();
       return records || space || read || sent;

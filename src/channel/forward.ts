@@ -61,6 +61,8 @@ export class Origin {
 export interface ForwardTarget {
   readonly importer: Importer;
   readonly sender: Sender;
+  /** Has this side woken when the peer releases. */
+  readonly expectReleases: () => void;
   readonly wait: <T>(attempt: () => T | undefined, signal: AbortSignal | undefined) => Promise<T>;
 }
 
@@ -234,6 +236,7 @@ export async function carry(
   }
   const { importer, sender } = target;
   const exported = await importer.ensure(origin);
+  exported.lent++;
   const comeBack = (): void => {
     receiver.release(message);
     importer.cameBack(exported);
@@ -241,6 +244,11 @@ export async function carry(
   const { offset, lengthBytes, type, id } = message;
   const attempt = (): true | undefined =>
     sender.tryForward({ comeBack }, exported.region, offset, lengthBytes, type, id) || undefined;
-  await target.wait(attempt, signal);
-  exported.lent++;
+  try {
+    await target.wait(attempt, signal);
+  } catch (error) {
+    importer.cameBack(exported);
+    throw error;
+  }
+  target.expectReleases();
 }

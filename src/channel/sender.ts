@@ -43,6 +43,7 @@ export class Sender {
   readonly #options: SenderOptions;
   #lentBytes = 0;
   #inlineOpen = false;
+  #forwardedCount = 0;
   /** Why nothing can be sent any more. */
   #stopped: UkshmError | undefined = undefined;
   rings = 0;
@@ -172,7 +173,12 @@ export class Sender {
     this.#check(0, type, id);
     if (!this.#tryPromise()) return false;
     this.#producer.takePromise();
-    this.#describe(lent, offset, lengthBytes, region, type, id);
+    const comeBack = (): void => {
+      this.#forwardedCount--;
+      lent.comeBack();
+    };
+    this.#forwardedCount++;
+    this.#describe({ comeBack }, offset, lengthBytes, region, type, id);
     this.publish();
     return true;
   }
@@ -187,6 +193,15 @@ export class Sender {
   drained(): boolean {
     this.collect();
     return this.#producer.drained() && this.#leases.count === 0;
+  }
+
+  /** Whether others wait for what the peer releases: messages of theirs were forwarded to it. */
+  get owesReleases(): boolean {
+    return this.#forwardedCount > 0;
+  }
+
+  get asleep(): boolean {
+    return this.#producer.asleep;
   }
 
   announceSleep(): void {

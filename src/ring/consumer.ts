@@ -55,9 +55,9 @@ export class RecordConsumer {
   readonly #capacity: number;
   readonly #alwaysRing: boolean;
   readonly #pause: Pause = new Pause();
-  #position = 0;
-  #tailSeen = 0;
-  #headPublished = 0;
+  #position: number;
+  #tailSeen: number;
+  #headPublished: number;
   #oldest: HeldRecord | undefined = undefined;
   #newest: HeldRecord | undefined = undefined;
   #heldCount = 0;
@@ -66,11 +66,24 @@ export class RecordConsumer {
   #rungFor = 0;
   #frozen = false;
 
-  constructor(words: Int32Array, peerWords: Int32Array, layout: OutboxLayout, alwaysRing: boolean) {
+  /**
+   * @param words - this side's outbox, writable.
+   * @param peerWords - the other side's outbox, in which the ring lies.
+   * @param alwaysRing - the peer cannot fence its sleep word: ring at every release.
+   * @param start - where the cursors begin: 0 in a fresh outbox; tests begin just below 2^32.
+   */
+  constructor(
+    words: Int32Array,
+    peerWords: Int32Array,
+    layout: OutboxLayout,
+    alwaysRing: boolean,
+    start: number = 0,
+  ) {
     this.#words = words;
     this.#peerWords = peerWords;
     this.#capacity = layout.ringBytes;
     this.#alwaysRing = alwaysRing;
+    this.#position = this.#tailSeen = this.#headPublished = start | 0;
   }
 
   get heldCount(): number {

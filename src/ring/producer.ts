@@ -33,9 +33,9 @@ export class RecordProducer {
   readonly #peerWords: Int32Array;
   readonly #capacity: number;
   readonly #alwaysRing: boolean;
-  #tail = 0;
-  #published = 0;
-  #headSeen = 0;
+  #tail: number;
+  #published: number;
+  #headSeen: number;
   #rungFor = 0;
   #asleep = 0;
   /** Bytes set aside for the descriptors of open chunk loans: their `send` never finds it full. */
@@ -52,6 +52,7 @@ export class RecordProducer {
    * @param words - this side's outbox, writable.
    * @param peerWords - the other side's outbox.
    * @param alwaysRing - the peer cannot fence its sleep word: ring at every publish.
+   * @param start - where the cursors begin: 0 in a fresh outbox; tests begin just below 2^32.
    */
   constructor(
     words: Int32Array,
@@ -59,12 +60,14 @@ export class RecordProducer {
     peerWords: Int32Array,
     layout: OutboxLayout,
     alwaysRing: boolean,
+    start: number = 0,
   ) {
     this.#words = words;
     this.#bytes = bytes;
     this.#peerWords = peerWords;
     this.#capacity = layout.ringBytes;
     this.#alwaysRing = alwaysRing;
+    this.#tail = this.#published = this.#headSeen = start | 0;
     this.inlineBytesMax = Math.min(layout.ringBytes / 8, INLINE_BYTES_MAX);
   }
 
@@ -162,6 +165,11 @@ export class RecordProducer {
     if ((asleep & 1) === 0 || asleep === this.#rungFor) return false;
     this.#rungFor = asleep;
     return true;
+  }
+
+  /** Whether the announcement stands. */
+  get asleep(): boolean {
+    return (this.#asleep & 1) === 1;
   }
 
   /** Announces that this side sleeps for space; then look for space once more, then sleep. */
