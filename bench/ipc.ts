@@ -64,20 +64,23 @@ function handOver(size: number): RowPlan {
 }
 
 function plan(quick: boolean): Group[] {
+  // Two rounds where a target is judged, one for the rest of the plot.
   const rounds = quick ? 2 : 5;
+  const sweepRounds = quick ? 1 : 5;
   const sweep = quick ? [1000, 65536, 1 << 20] : [8, 1000, 4096, 65536, 1 << 20];
   const idle = { name: 'idle CPU, two channels', job: 'idle', size: 64, spun: false } as const;
   const connect = { name: 'time to connect', job: 'connect', size: 64, spun: false } as const;
+  const judged = [64, 1000, 65536, 1 << 20];
   return [
     { rows: [roundTrip(64, 'spinning'), roundTrip(64, 'asleep')], rounds },
     ...sweep.map((size) => {
-      return {
-        rows: [roundTrip(size, 'spinning'), roundTrip(size, 'asleep')],
-        rounds,
-        sweep: true,
-      };
+      const rows = [roundTrip(size, 'spinning'), roundTrip(size, 'asleep')];
+      return { rows, rounds: sweepRounds, sweep: true };
     }),
-    ...SIZES.map((size) => ({ rows: oneWay(size), rounds, sweep: size !== 64 })),
+    ...SIZES.map((size) => {
+      const sized = judged.includes(size) ? rounds : sweepRounds;
+      return { rows: oneWay(size), rounds: sized, sweep: size !== 64 };
+    }),
     { rows: [handOver(64), handOver(64 << 20)], rounds },
     { rows: [{ ...connect, unit: 'ns' }], rounds: quick ? 1 : 3 },
     { rows: [{ ...idle, unit: '% of a core' }], rounds: 1, runMs: quick ? 2000 : 10_000 },
@@ -115,7 +118,7 @@ export async function runIpc(options: SuiteOptions): Promise<{ rows: Row[]; cont
   const groups = plan(options.quick).filter((group) => entriesOf(group, options).length > 0);
   const measured: Measured[] = [];
   for (const [i, group] of groups.entries()) {
-    options.onProgress(`${i + 1}/${groups.length} ${group.rows[0].name}`);
+    options.onProgress(`${i + 1}/${groups.length} ${group.rows[0].name.split(',')[0]}`);
     measured.push(await measureGroup(group, options));
   }
   const usual = median(measured.flatMap(({ controls }) => controls));
@@ -182,7 +185,7 @@ async function measureGroup(group: Group, options: SuiteOptions): Promise<Measur
 
 function taskFor(entry: Entry, group: Group, quick: boolean): Task {
   const { size } = entry.row;
-  const warmMs = Math.max(quick ? 100 : 200, entry.subject.warmMsMin ?? 0);
+  const warmMs = Math.max(quick ? 200 : 300, entry.subject.warmMsMin ?? 0);
   // Where the kernel puts both sides on one CPU, nothing that sleeps has to be woken.
   const pinned = canPin && entry.row.job === 'round-trip-asleep';
   return { job: entry.job, size, warmMs, runMs: group.runMs ?? (quick ? 100 : 400), pinned };
@@ -205,7 +208,8 @@ function toRow(entry: Entry, controls: readonly number[], usual: number): Row {
   const kept = calm(entry, controls);
   const runs = kept.length > 0 ? kept : entry.runs;
   const outcomes = runs.map((run) => run.outcome);
-  const base = { name: row.name, subject: subject.name, unit: row.unit, spun: row.spun };
+  const spun = row.job.startsWith('one-way') ? subject.spins : row.spun;
+  const base = { name: row.name, subject: subject.name, unit: row.unit, spun };
   if (outcomes.length === 0) {
     const none = { value: null, p50: null, p99: null, p999: null, max: null, n: 0 };
     return { ...base, ...none, note: entry.failure ?? 'not run' };
@@ -219,15 +223,7 @@ function toRow(entry: Entry, controls: readonly number[], usual: number): Row {
     near(control, usual) ? '' : `control ${control.toFixed(0)} ns, usually ${usual.toFixed(0)}`,
   ];
   const note = notes.filter((text) => text !== '').join('; ');
-  return { ...base, ...summary(row, outcomes), spun: spun(row, subject), note };
-}
-
-/** One-way senders and receivers in shared memory spin; those that wait in the kernel do not. */
-function spun(row: RowPlan, subject: Subject): boolean {
-  if (!row.job.startsWith('one-way')) return row.spun;
-  if (subject.name === 'ukshm, for await' || subject.name === 'ukshm, readable + drain')
-    return false;
-  return subject.jobs['round-trip-spinning'] !== undefined || subject.name.startsWith('ukshm');
+  return { ...base, ...summary(row, outcomes), note };
 }
 
 function summary(

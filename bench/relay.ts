@@ -77,7 +77,7 @@ function ukshm(args: string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     execFile(process.execPath, [main, ...args], options, (error, stdout, stderr) => {
       if (error === null) resolve(stdout);
-      else reject(new Error(stderr.trim() || error.message));
+      else reject(new Error(stderr.trim().split('\n').pop() || error.message));
     });
   });
 }

@@ -58,6 +58,8 @@ export const canPin: boolean =
 class Program {
   readonly child: ChildProcess;
   readonly exited: Promise<void>;
+  /** Rejects when the program fails; never resolves. */
+  readonly failed: Promise<never>;
   readonly #lines: string[] = [];
   readonly #waiting = new Map<string, (line: string) => void>();
   #partial = '';
@@ -80,7 +82,8 @@ class Program {
         reject(new Error(`${basename(command[0])} ended with ${how}: ${this.#complaint()}`));
       });
     });
-    this.exited.catch(() => {});
+    this.failed = new Promise((_, reject) => this.exited.catch(reject));
+    this.failed.catch(() => {});
   }
 
   /** The line of standard error that says what is wrong. */
@@ -149,7 +152,8 @@ export async function runPair(
     }, patience);
   });
   try {
-    return await Promise.race([converse(subject.single === true, start, address, task), late]);
+    const outcome = converse(subject.single === true, start, address, task);
+    return await Promise.race([outcome, late]);
   } finally {
     clearTimeout(timer);
     for (const program of programs) if (running.has(program.child)) program.child.kill('SIGKILL');
@@ -166,12 +170,12 @@ async function converse(
   const listener = single ? undefined : start('listen', address);
   const ready = await listener?.line('ready');
   const connector = start('connect', ready?.split(' ')[1] ?? address);
-  let outcome: Outcome;
-  if (task.job === 'idle') {
-    outcome = await watchIdle([listener, connector], connector, task);
-  } else {
-    outcome = JSON.parse(await connector.line('{')) as Outcome;
-  }
+  const measured = async (): Promise<Outcome> => {
+    if (task.job === 'idle') return watchIdle([listener, connector], connector, task);
+    return JSON.parse(await connector.line('{')) as Outcome;
+  };
+  // A listener that has failed would keep the other side waiting.
+  const outcome = await Promise.race([measured(), listener?.failed ?? connector.failed]);
   await connector.exited;
   listener?.child.stdin?.end();
   await listener?.exited;

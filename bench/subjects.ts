@@ -34,6 +34,8 @@ export interface Subject {
   refuses?(size: number): string | undefined;
   /** A virtual machine that compiles late needs a longer warm-up. */
   readonly warmMsMin?: number;
+  /** Whoever waits in a one-way row looks again and again, at least for a while. */
+  readonly spins: boolean;
   /** Left out of the rows of sizes that are measured only for the plot. */
   readonly only64?: boolean;
 }
@@ -52,6 +54,7 @@ const ukshm = (variant: string, jobs: Subject['jobs'], only64 = false): Subject 
   name: variant === '' ? 'ukshm' : `ukshm, ${variant}`,
   jobs,
   command: () => node('ukshm.js'),
+  spins: true,
   only64,
 });
 
@@ -75,6 +78,7 @@ export const subjects: readonly Subject[] = [
     peer: 'c',
     jobs: SPINNING,
     command: () => c('word'),
+    spins: true,
     only64: true,
   },
   {
@@ -82,18 +86,21 @@ export const subjects: readonly Subject[] = [
     peer: 'c',
     jobs: { ...SPINNING, ...ONE_WAY },
     command: () => c('ring'),
+    spins: true,
   },
   {
     name: 'C, Unix socket',
     peer: 'c',
     jobs: { ...ASLEEP, ...ONE_WAY },
     command: () => c('socket'),
+    spins: false,
   },
   {
     name: 'iceoryx2',
     peer: 'iceoryx2',
     jobs: { ...SPINNING, ...UNBATCHED },
     command: () => [join(built, 'iceoryx2', 'release', 'ukshm-bench-iceoryx2')],
+    spins: true,
   },
   {
     name: 'Aeron IPC',
@@ -107,22 +114,26 @@ export const subjects: readonly Subject[] = [
     ],
     refuses: (size) => (size > 8 * MIB ? 'its largest message is an eighth of a term' : undefined),
     warmMsMin: 700,
+    spins: true,
   },
   {
     name: 'Node net',
     jobs: { ...ASLEEP, ...ONE_WAY, idle: 'idle', connect: 'connect' },
     command: () => node('net.js'),
+    spins: false,
   },
   {
     name: 'child.send',
     jobs: { ...ASLEEP, ...UNBATCHED },
     command: () => node('child-send.js'),
+    spins: false,
     single: true,
   },
   {
     name: 'postMessage',
     jobs: { ...ASLEEP, ...UNBATCHED },
     command: () => node('post-message.js'),
+    spins: false,
     single: true,
   },
   {
@@ -130,6 +141,7 @@ export const subjects: readonly Subject[] = [
     peer: 'zeromq',
     jobs: { ...ASLEEP, ...UNBATCHED },
     command: () => [process.execPath, join(peers, 'zeromq', 'zeromq.mjs'), join(built, 'zeromq')],
+    spins: false,
   },
 ];
 

@@ -1,19 +1,19 @@
 // The face of ukshm: what programs import.
 export type { Access } from './channel/access.js';
-export {
-  Channel,
-  type ChannelStats,
-  type CloseReason,
-  type MessageOptions,
-  type TrySendOptions,
-  type WaitOptions,
-} from './channel/channel.js';
+export { Channel } from './channel/channel.js';
 export { type ConnectOptions, connect } from './channel/connector.js';
 export { listListeners } from './channel/directory.js';
 export { Listener, type ListenerInfo, type ListenOptions, listen } from './channel/listener.js';
 export type { Loan, SendLoanOptions } from './channel/loan.js';
 export type { EndOptions } from './channel/meeting.js';
 export type { Message, MessageCursor } from './channel/message.js';
+export type {
+  CloseReason,
+  MessageOptions,
+  TrySendOptions,
+  WaitOptions,
+} from './channel/options.js';
+export type { ChannelStats } from './channel/stats.js';
 export { type ErrorCode, SyscallError, UkshmError } from './core/errors.js';
 export {
   type AllocOptions,

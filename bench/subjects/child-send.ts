@@ -23,9 +23,8 @@ class IpcLink implements Link {
   async writable(): Promise<void> {}
 
   close(): void {
-    // The last message must leave before the channel is closed.
-    if (this.#end !== process) this.#end.once('exit', () => {});
-    else setImmediate(() => process.disconnect());
+    // The child hangs up, after its last message has left.
+    if (this.#end === process) setImmediate(() => process.disconnect());
   }
 }
 

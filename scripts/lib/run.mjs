@@ -68,7 +68,9 @@ export async function mustRun(what, program, args, options = {}) {
  * @param {string[]} args
  */
 export function tool(name, args) {
-  return mustRun(name, `${ROOT}node_modules/.bin/${name}`, args);
+  // Its output is only shown after a failure, perhaps in a log.
+  const env = { ...process.env, NO_COLOR: '1', FORCE_COLOR: '0' };
+  return mustRun(name, `${ROOT}node_modules/.bin/${name}`, args, { env });
 }
 
 /**

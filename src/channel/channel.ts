@@ -5,93 +5,23 @@
 //     ended → disposed (close() here, or nothing of the peer's is held any more)
 //     prohibited: ended → open; disposed → anything
 import { closedError, UkshmError } from '../core/errors.js';
-import type { Mapping } from '../memory/mapping.js';
-import { type OutboxLayout, STATE_CLOSING } from '../memory/outbox-layout.js';
-import { nextTurn, nowMs } from '../sys/clock.js';
-import { poller } from '../sys/poller.js';
+import { STATE_CLOSING } from '../memory/outbox-layout.js';
+import { KeepAlive } from '../sys/poller.js';
 import type { Credentials } from '../sys/socket.js';
-import { describe } from './access.js';
-import { carry, type ForwardTarget, type Importer, type Origin } from './forward.js';
+import { busy, peerClosed, peerGone } from './ends.js';
+import { carry, type ForwardTarget, type Importer } from './forward.js';
+import { MessageIterator } from './iterator.js';
 import { Link } from './link.js';
 import type { Loan } from './loan.js';
 import type { Message, MessageCursor } from './message.js';
+import type { CloseReason, MessageOptions, TrySendOptions, WaitOptions } from './options.js';
+import type { ChannelParts } from './parts.js';
 import { Receiver } from './receiver.js';
+import { RecordWaits } from './records.js';
 import { Sender } from './sender.js';
+import { SpaceWaits } from './space.js';
 import { Spinner } from './spinner.js';
-import { Waiters } from './waiters.js';
-
-/** Messages that are handed out in a row before other work of the event loop gets its turn. */
-const TURN_MS = 2;
-const READS_PER_CLOCK = 256;
-
-/** Why a channel ended. */
-export interface CloseReason {
-  readonly reason: 'closed' | 'peer-closed' | 'peer-gone' | 'peer-misbehaved';
-  readonly error?: UkshmError;
-}
-
-/** What a message carries beside its bytes. */
-export interface MessageOptions {
-  /** 0 to 65 533; default 0. */
-  readonly type?: number;
-  /** A u32 by which requests and replies are matched; default 0. */
-  readonly id?: number;
-}
-
-export interface TrySendOptions extends MessageOptions {
-  /** `false`: the peer sees it at the next `publish()`. Default true. */
-  readonly publish?: boolean;
-}
-
-export interface WaitOptions {
-  /** Ends the wait: the promise rejects with the signal's reason. */
-  readonly signal?: AbortSignal;
-}
-
-/** Numbers of one channel; counters run from its beginning. */
-export interface ChannelStats {
-  /** Bytes of our messages in the ring that the peer has not released. */
-  readonly ringBytesUsed: number;
-  /** Bytes of our chunks that the peer holds, or that are on loan here. */
-  readonly bytesLent: number;
-  readonly chunksLent: number;
-  /** Received inline messages that are kept: they hold up the ring behind them. */
-  readonly heldInline: number;
-  readonly heldChunks: number;
-  /** How often the peer was woken, and how often it woke us. */
-  readonly ringsSent: number;
-  readonly ringsReceived: number;
-  /** Looks before sleeping, and those in which something came. */
-  readonly spins: number;
-  readonly spinsSucceeded: number;
-  /** Sends that wait for space. */
-  readonly waitingSends: number;
-  /** Bytes of the two outboxes. */
-  readonly sharedBytes: number;
-}
-
-/** What the meeting hands to a channel. */
-export interface ChannelParts {
-  readonly name: string;
-  readonly peer: Credentials;
-  readonly fd: number;
-  readonly pidfd: number;
-  readonly own: Mapping;
-  readonly ownLayout: OutboxLayout;
-  readonly other: Mapping;
-  readonly otherLayout: OutboxLayout;
-  readonly inFlightBytes: number;
-  readonly spinMicros: number;
-  readonly peerCannotFence: boolean;
-  /** Where others may import the peer's outbox, if anywhere. */
-  readonly origin: Origin | undefined;
-  /** Maps regions that the peer forwards from. */
-  readonly importer: Importer;
-  /** Called once when the channel has ended. */
-  readonly onEnd: () => void;
-}
-
-const TRUE: Promise<boolean> = Promise.resolve(true);
+import { type ChannelStats, channelStats } from './stats.js';
 
 /** One of two ends. Made by `listen` and `connect`. */
 export class Channel implements AsyncIterable<Message> {
@@ -106,19 +36,18 @@ export class Channel implements AsyncIterable<Message> {
   readonly #receiver: Receiver;
   readonly #link: Link;
   readonly #importer: Importer;
-  readonly #sendWaiters: Waiters = new Waiters();
-  readonly #readWaiters: Waiters = new Waiters();
   readonly #spinner: Spinner;
+  readonly #space: SpaceWaits;
+  readonly #records: RecordWaits;
+  readonly #alive: KeepAlive = new KeepAlive();
   #resolveClosed: (reason: CloseReason) => void = () => {};
   #end: CloseReason | undefined = undefined;
   #closing: Promise<void> | undefined = undefined;
   #disposed = false;
   #reader = false;
-  #refed = true;
   #ringsReceived = 0;
-  #reads = 0;
-  #turnStartMs = 0;
 
+  /** @internal For `listen` and `connect`. */
   constructor(parts: ChannelParts) {
     this.#parts = parts;
     this.name = parts.name;
@@ -139,6 +68,8 @@ export class Channel implements AsyncIterable<Message> {
       onIdle: () => this.#maybeDispose(),
     });
     this.#spinner = new Spinner(parts.spinMicros);
+    this.#space = new SpaceWaits(this.#sender, this.#spinner);
+    this.#records = new RecordWaits(this.#receiver, this.#spinner, () => this.#atEnd());
     this.#importer = parts.importer;
     this.#importer.start((bytes) => this.#link.sendFrame(bytes), this.#receiver);
     this.#link = new Link(parts.fd, parts.pidfd, {
@@ -147,7 +78,7 @@ export class Channel implements AsyncIterable<Message> {
       onHangUp: () => this.#onHangUp(),
       onError: (error) => this.#fail(error),
     });
-    poller().ref();
+    this.#alive.start();
   }
 
   /**
@@ -158,7 +89,7 @@ export class Channel implements AsyncIterable<Message> {
    * `ERR_UKSHM_INVALID_ARGUMENT`, or why the channel ended.
    */
   tryLoan(lengthBytes: number, options?: MessageOptions): Loan | undefined {
-    if (this.#sendWaiters.count > 0) return undefined;
+    if (this.#space.count > 0) return undefined;
     return this.#guard(() =>
       this.#sender.tryLoan(lengthBytes, options?.type ?? 0, options?.id ?? 0),
     );
@@ -168,7 +99,7 @@ export class Channel implements AsyncIterable<Message> {
   async loan(lengthBytes: number, options?: MessageOptions & WaitOptions): Promise<Loan> {
     const attempt = (): Loan | undefined =>
       this.#guard(() => this.#sender.tryLoan(lengthBytes, options?.type ?? 0, options?.id ?? 0));
-    return this.#whenSpace(attempt, options?.signal);
+    return this.#space.when(attempt, options?.signal);
   }
 
   /**
@@ -177,7 +108,7 @@ export class Channel implements AsyncIterable<Message> {
    * @throws as `tryLoan`.
    */
   trySend(bytes: Uint8Array, options?: TrySendOptions): boolean {
-    if (this.#sendWaiters.count > 0) return false;
+    if (this.#space.count > 0) return false;
     try {
       if (options === undefined) return this.#sender.trySend(bytes, 0, 0, true);
       const { type, id, publish } = options;
@@ -190,9 +121,7 @@ export class Channel implements AsyncIterable<Message> {
   /** As `trySend`, but waits while full; `bytes` may be reused when it resolves. */
   async send(bytes: Uint8Array, options?: MessageOptions & WaitOptions): Promise<void> {
     const { type = 0, id = 0, signal } = options ?? {};
-    signal?.throwIfAborted();
-    if (this.#sendWaiters.count === 0 && this.trySend(bytes, options)) return;
-    await this.#whenSpace(
+    await this.#space.when(
       () => this.#guard(() => this.#sender.trySend(bytes, type, id, true) || undefined),
       signal,
     );
@@ -211,7 +140,7 @@ export class Channel implements AsyncIterable<Message> {
    * handler throws.
    */
   drain(handler: (message: MessageCursor) => void, limit: number = 65536): number {
-    if (this.#reader) throw this.#busy();
+    if (this.#reader) throw busy(this.name);
     if (this.#disposed) return this.#nothingLeft();
     try {
       return this.#receiver.drain(handler, limit);
@@ -228,7 +157,10 @@ export class Channel implements AsyncIterable<Message> {
    * `ERR_UKSHM_PEER_MISBEHAVED`, `ERR_UKSHM_CLOSED`.
    */
   readable(options?: WaitOptions): Promise<boolean> {
-    if (this.#reader) return Promise.reject(this.#busy());
+    if (this.#reader) return Promise.reject(busy(this.name));
+    if (this.#closing !== undefined) {
+      return Promise.reject(this.#closedError());
+    }
     return this.#readable(options?.signal);
   }
 
@@ -239,64 +171,38 @@ export class Channel implements AsyncIterable<Message> {
   }
 
   /**
-   * The messages, until the peer closes; throws `ERR_UKSHM_PEER_GONE` behind the last one when it
+   * The messages, until either side closes; throws `ERR_UKSHM_PEER_GONE` behind the last one when it
    * died. Release each. `break` leaves the channel open. One consumer at a time: `ERR_UKSHM_BUSY`.
    */
   [Symbol.asyncIterator](): AsyncIterator<Message> {
-    let open = false;
-    let done = false;
-    const finish = (): void => {
-      if (open) this.#reader = false;
-      open = false;
-      done = true;
-    };
-    const next = (): Promise<IteratorResult<Message>> => {
-      if (done) return Promise.resolve({ done: true, value: undefined });
-      if (!open) {
-        if (this.#reader) return Promise.reject(this.#busy());
-        this.#reader = open = true;
-      }
-      try {
-        const message = this.#turnIsOver() || this.#disposed ? undefined : this.#receiver.next();
-        if (message !== undefined) return Promise.resolve({ done: false, value: message });
-      } catch (error) {
-        finish();
-        return Promise.reject(this.#failed(error));
-      }
-      return this.#readable(undefined).then(
-        (more) => {
-          if (more) return next();
-          finish();
-          return { done: true, value: undefined };
-        },
-        (error) => {
-          finish();
-          throw error;
-        },
-      );
-    };
-    const stop = (): Promise<IteratorResult<Message>> => {
-      finish();
-      return Promise.resolve({ done: true, value: undefined });
-    };
-    return { next, return: stop };
+    return new MessageIterator({
+      claim: () => {
+        if (this.#reader) throw busy(this.name);
+        this.#reader = true;
+      },
+      unclaim: () => {
+        this.#reader = false;
+      },
+      take: () => {
+        if (this.#disposed || this.#records.turnIsOver()) return undefined;
+        return this.#guard(() => this.#receiver.next());
+      },
+      readable: () => this.#readable(undefined),
+    });
   }
 
+  /** How the memory is used now, and what happened so far. */
   stats(): ChannelStats {
-    const { ownLayout, otherLayout } = this.#parts;
-    return {
-      ringBytesUsed: this.#sender.ringBytesUsed,
-      bytesLent: this.#sender.lentBytes,
-      chunksLent: this.#sender.lentCount,
-      heldInline: this.#receiver.heldInline,
-      heldChunks: this.#receiver.heldChunks,
-      ringsSent: this.#sender.rings + this.#receiver.rings,
+    try {
+      // Reads what the peer has released meanwhile.
+      if (this.#end === undefined) this.#sender.drained();
+    } catch (error) {
+      this.#failed(error);
+    }
+    return channelStats(this.#sender, this.#receiver, this.#spinner, {
       ringsReceived: this.#ringsReceived,
-      spins: this.#spinner.count,
-      spinsSucceeded: this.#spinner.successes,
-      waitingSends: this.#sendWaiters.count,
-      sharedBytes: ownLayout.totalBytes + otherLayout.totalBytes,
-    };
+      waitingSends: this.#space.count,
+    });
   }
 
   /**
@@ -316,15 +222,13 @@ export class Channel implements AsyncIterable<Message> {
 
   /** Keeps the process alive while the channel is open (the default). */
   ref(): this {
-    if (!this.#refed && this.#end === undefined) poller().ref();
-    this.#refed = true;
+    this.#alive.ref();
     return this;
   }
 
   /** Lets the process end while the channel is open. */
   unref(): this {
-    if (this.#refed && this.#end === undefined) poller().unref();
-    this.#refed = false;
+    this.#alive.unref();
     return this;
   }
 
@@ -332,8 +236,8 @@ export class Channel implements AsyncIterable<Message> {
     return {
       importer: this.#importer,
       sender: this.#sender,
-      expectReleases: () => this.#expectReleases(),
-      wait: (attempt, signal) => this.#whenSpace(() => this.#guard(attempt), signal),
+      expectReleases: () => this.#space.expectReleases(),
+      wait: (attempt, signal) => this.#space.when(() => this.#guard(attempt), signal),
     };
   }
 
@@ -341,18 +245,18 @@ export class Channel implements AsyncIterable<Message> {
     try {
       if (this.#end === undefined) {
         const stop = (): true => {
-          this.#sender.stop(closedError(`the channel '${this.name}'`));
+          this.#sender.stop(this.#closedError());
           this.#sender.publish();
           this.#receiver.markClosing(STATE_CLOSING);
           this.#link.ring();
           return true;
         };
-        await this.#whenSpace(stop, signal);
+        await this.#space.when(stop, signal);
         const drained = (): true | undefined =>
           this.#end !== undefined || this.#receiver.peerClosing() || this.#sender.drained()
             ? true
             : undefined;
-        await this.#whenSpace(drained, signal);
+        await this.#space.when(drained, signal);
       }
     } catch (error) {
       // The peer died or misbehaved meanwhile: then the channel has ended, which was the wish.
@@ -363,140 +267,51 @@ export class Channel implements AsyncIterable<Message> {
     }
   }
 
-  /** Makes the attempt now, after a short look, and then whenever the peer releases something. */
-  async #whenSpace<T>(attempt: () => T | undefined, signal?: AbortSignal): Promise<T> {
-    signal?.throwIfAborted();
-    if (this.#sendWaiters.count === 0) {
-      const now = attempt();
-      if (now !== undefined) return now;
-      const budget = this.#spinner.budget();
-      if (budget > 0) {
-        const later = spinUntil(attempt, budget);
-        this.#spinner.report(later !== undefined);
-        if (later !== undefined) return later;
-      }
-    }
-    const result = this.#sendWaiters.wait(attempt, signal);
-    this.#sleepForSpace();
-    return result;
-  }
-
-  /** Announces, looks once more, and leaves the rest to the doorbell. */
-  #sleepForSpace(): void {
-    if (this.#end !== undefined) return;
-    this.#sender.announceSleep();
-    this.#sender.collect();
-    this.#sendWaiters.serve();
-    if (this.#sendWaiters.count === 0 && !this.#sender.owesReleases) this.#sender.awake();
-  }
-
-  /** After a forward: what comes back is passed on at once, so this side must be rung for it. */
-  #expectReleases(): void {
-    if (!this.#sender.asleep) this.#sleepForSpace();
-  }
-
-  #readable(signal: AbortSignal | undefined): Promise<boolean> {
+  async #readable(signal: AbortSignal | undefined): Promise<boolean> {
+    if (this.#records.waiting) throw busy(this.name);
     try {
-      if (signal?.aborted) return Promise.reject(signal.reason);
-      if (this.#turnIsOver()) {
-        this.#turnStartMs = 0;
-        return new Promise<void>((resolve) => nextTurn(resolve)).then(() => this.#readable(signal));
-      }
-      if (this.#readWaiters.count > 0) return Promise.reject(this.#busy());
-      if (!this.#disposed && this.#receiver.available()) return TRUE;
-      const ended = this.#readEnd();
-      if (ended !== undefined) return ended ? TRUE : Promise.resolve(false);
-      const budget = this.#spinner.budget();
-      if (budget > 0) {
-        const came = this.#receiver.spin(budget);
-        this.#spinner.report(came);
-        if (came) return TRUE;
-      }
-      this.#turnStartMs = 0;
-      const result = this.#readWaiters.wait(() => this.#readState(), signal);
-      this.#sleepForRecords();
-      return result;
+      return await this.#records.readable(signal);
     } catch (error) {
-      return Promise.reject(this.#failed(error));
+      throw this.#failed(error);
     }
   }
 
-  #sleepForRecords(): void {
-    if (this.#end !== undefined) {
-      this.#readWaiters.serve();
-      return;
-    }
-    this.#receiver.announceSleep();
-    this.#readWaiters.serve();
-    if (this.#readWaiters.count === 0) this.#receiver.awake();
-  }
-
-  #readState(): boolean | undefined {
-    if (!this.#disposed && this.#receiver.available()) return true;
-    return this.#readEnd();
-  }
-
-  /** With nothing to read: `false` at the end, `undefined` if more may come; throws if it died. */
-  #readEnd(): boolean | undefined {
-    if (this.#end !== undefined) {
-      this.#maybeDispose();
-      if (this.#end.reason === 'peer-closed') return false;
-      throw this.#end.error ?? closedError(`the channel '${this.name}'`);
-    }
-    if (this.#closing !== undefined) throw closedError(`the channel '${this.name}'`);
-    if (!this.#receiver.peerClosing()) return undefined;
-    // It published its last before it said so: look once more.
-    return this.#receiver.available();
-  }
-
-  /** Whether this channel has had its share of the event loop's turn. */
-  #turnIsOver(): boolean {
-    this.#reads++;
-    if (this.#reads % READS_PER_CLOCK !== 0) return false;
-    const now = nowMs();
-    if (this.#turnStartMs === 0) this.#turnStartMs = now;
-    return now - this.#turnStartMs > TURN_MS;
+  /** With nothing to read: whether nothing more comes; throws if the peer died. */
+  #atEnd(): boolean {
+    if (this.#end === undefined) return this.#closing !== undefined || this.#receiver.peerClosing();
+    this.#maybeDispose();
+    if (this.#end.error !== undefined) throw this.#end.error;
+    return true;
   }
 
   /** @returns whether anything was new. */
   #onRing(): boolean {
     this.#ringsReceived++;
     try {
-      const records = this.#receiver.available();
-      const space = this.#sender.collect();
-      if (this.#receiver.peerClosing()) {
-        this.#sender.stop(this.#peerClosedError());
-        if (this.#closing === undefined) this.#sendWaiters.failAll(this.#peerClosedError());
-      }
-      const read = this.#readWaiters.serve();
-      if (this.#readWaiters.count === 0) this.#receiver.awake();
-      const sent = this.#sendWaiters.serve();
-      if (this.#sendWaiters.count > 0 || this.#sender.owesReleases) this.#sleepForSpace();
-      else this.#sender.awake();
-      if (this.#readWaiters.count > 0 && this.#end === undefined) this.#sleepForRecords();
-      return records || space || read || sent;
+      const records = this.#receiver.news();
+      const released = this.#sender.collect();
+      if (this.#receiver.peerClosing()) this.#onPeerClosing();
+      const read = this.#records.serve();
+      const sent = this.#end === undefined && this.#space.serve();
+      return records || released || read || sent;
     } catch (error) {
       this.#fail(error);
       return true;
     }
   }
 
+  /** The peer reads nothing more. */
+  #onPeerClosing(): void {
+    const error = peerClosed(this.peer, this.name);
+    this.#sender.stop(error);
+    if (this.#closing === undefined) this.#space.fail(error);
+  }
+
   #onHangUp(): void {
-    if (this.#end !== undefined) return;
-    let closedByPeer = false;
-    try {
-      closedByPeer = this.#receiver.peerClosing();
-      this.#receiver.freeze();
-    } catch (error) {
-      this.#fail(error);
-      return;
-    }
-    if (closedByPeer) {
-      this.#finish({ reason: 'peer-closed' });
-      return;
-    }
-    const text = `${describe(this.peer)} is gone; the channel '${this.name}' has ended`;
-    this.#finish({ reason: 'peer-gone', error: new UkshmError('ERR_UKSHM_PEER_GONE', text) });
+    const error = peerGone(this.peer, this.name);
+    this.#finish(
+      this.#receiver.peerClosing() ? { reason: 'peer-closed' } : { reason: 'peer-gone', error },
+    );
   }
 
   #fail(error: unknown): void {
@@ -511,22 +326,17 @@ export class Channel implements AsyncIterable<Message> {
     const misbehaved = end.reason === 'peer-misbehaved';
     if (!misbehaved) this.#freezeQuietly();
     this.#link.close();
-    if (this.#refed) poller().unref();
-    const error = end.error ?? this.#peerClosedError();
+    this.#alive.end();
+    const own = end.reason === 'closed';
+    const error = end.error ?? (own ? this.#closedError() : peerClosed(this.peer, this.name));
     this.#sender.stop(error);
     this.#sender.revoke();
     this.#importer.stop(error);
     this.#parts.origin?.end();
-    this.#sendWaiters.serve();
-    this.#sendWaiters.failAll(error);
-    if (misbehaved) {
-      this.#readWaiters.failAll(error);
-      this.#dispose();
-    } else {
-      this.#readWaiters.serve();
-      this.#readWaiters.failAll(error);
-      this.#maybeDispose();
-    }
+    this.#space.end(error);
+    if (misbehaved) this.#dispose();
+    this.#records.end(error);
+    this.#maybeDispose();
     this.#parts.onEnd();
     this.#resolveClosed(end);
   }
@@ -554,20 +364,12 @@ export class Channel implements AsyncIterable<Message> {
   }
 
   #nothingLeft(): 0 {
-    if (this.#end === undefined || this.#end.reason !== 'peer-closed') {
-      throw this.#end?.error ?? closedError(`the channel '${this.name}'`);
-    }
-    return 0;
+    if (this.#end?.reason === 'peer-closed') return 0;
+    throw this.#end?.error ?? this.#closedError();
   }
 
-  #peerClosedError(): UkshmError {
-    const text = `${describe(this.peer)} has closed the channel '${this.name}'`;
-    return new UkshmError('ERR_UKSHM_PEER_CLOSED', text);
-  }
-
-  #busy(): UkshmError {
-    const text = `the channel '${this.name}' already has a consumer: one reads at a time`;
-    return new UkshmError('ERR_UKSHM_BUSY', text);
+  #closedError(): UkshmError {
+    return closedError(`the channel '${this.name}'`);
   }
 
   #guard<T>(action: () => T): T {
@@ -585,13 +387,4 @@ export class Channel implements AsyncIterable<Message> {
     }
     return error;
   }
-}
-
-function spinUntil<T>(attempt: () => T | undefined, micros: number): T | undefined {
-  const deadline = nowMs() + micros / 1000;
-  do {
-    const result = attempt();
-    if (result !== undefined) return result;
-  } while (nowMs() < deadline);
-  return undefined;
 }

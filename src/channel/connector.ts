@@ -6,7 +6,7 @@ import type { Mapping } from '../memory/mapping.js';
 import { outboxLayout } from '../memory/outbox-layout.js';
 import { afterAlive, nowMs, random } from '../sys/clock.js';
 import { closeAsync, closeDescriptor } from '../sys/memory.js';
-import { connectSocket, type Credentials, peerCredentials, unixSocket } from '../sys/socket.js';
+import { type Credentials, connectSocket, peerCredentials, unixSocket } from '../sys/socket.js';
 import { type Access, admits, checkAccess, describe } from './access.js';
 import { type Address, addressOfName } from './address.js';
 import { Channel } from './channel.js';
@@ -44,6 +44,7 @@ const NO_DESCRIPTORS = new Int32Array(0);
 const WAIT_MS_MIN = 2;
 const WAIT_MS_MAX = 100;
 
+/** How a channel is to be, as its connector wants it. */
 export interface ConnectOptions extends EndOptions {
   /** To whom the listener must belong; checked before anything is sent. Default `'same-user'`. */
   readonly owner?: Access;

@@ -1,6 +1,7 @@
 // Reads and writes of fixed length during a meeting, on a non-blocking socket, until a deadline.
-import { EAGAIN, ECONNRESET, EINTR, EPIPE } from '../abi/errno.js';
+
 import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../abi/epoll.js';
+import { EAGAIN, ECONNRESET, EINTR, EPIPE } from '../abi/errno.js';
 import { SyscallError, UkshmError } from '../core/errors.js';
 import { afterAlive } from '../sys/clock.js';
 import { poller } from '../sys/poller.js';

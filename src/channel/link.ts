@@ -3,8 +3,9 @@
 // The peer is gone when the socket hangs up or its pidfd becomes readable, whichever is first (a
 // dead peer's child may have inherited the socket). A peer that rings without having published is
 // listened to at growing intervals; its hang-up is noticed at once all the same.
-import { EAGAIN, EINTR } from '../abi/errno.js';
+
 import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../abi/epoll.js';
+import { EAGAIN, EINTR } from '../abi/errno.js';
 import { peerMisbehaved } from '../core/errors.js';
 import { after } from '../sys/clock.js';
 import { closeDescriptor } from '../sys/memory.js';

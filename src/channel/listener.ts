@@ -1,18 +1,19 @@
 // A listener: a name at which one meets. It admits, makes both outboxes, and hands out channels.
-import { EAGAIN, EINTR } from '../abi/errno.js';
+
 import { EPOLLIN } from '../abi/epoll.js';
+import { EAGAIN, EINTR } from '../abi/errno.js';
 import { checkInteger } from '../core/check.js';
 import { closedError, UkshmError } from '../core/errors.js';
 import { ARENA_BYTES_MAX } from '../memory/outbox-layout.js';
 import type { Wish } from '../memory/region.js';
 import { after } from '../sys/clock.js';
 import { closeDescriptor } from '../sys/memory.js';
+import { KeepAlive, poller } from '../sys/poller.js';
 import { ownPid, ownUid } from '../sys/process.js';
-import { poller } from '../sys/poller.js';
 import { accept, type Credentials, peerCredentials, refuseDescriptors } from '../sys/socket.js';
 import { type Access, admits, checkAccess } from './access.js';
 import { type Address, addressOfName, listenAt, removeStale } from './address.js';
-import type { Channel, WaitOptions } from './channel.js';
+import type { Channel } from './channel.js';
 import { type ExportedOutbox, type Greeting, greet } from './greeting.js';
 import {
   ARENA_BYTES_DEFAULT,
@@ -23,6 +24,7 @@ import {
   MEETING_TIMEOUT_MS,
   RING_BYTES_DEFAULT,
 } from './meeting.js';
+import type { WaitOptions } from './options.js';
 import { Waiters } from './waiters.js';
 
 /** Meetings under way at a time, in all and with one process. */
@@ -31,6 +33,7 @@ const MEETINGS_PER_PROCESS_MAX = 32;
 const ACCEPTS_PER_TURN = 16;
 const RETRY_MS = 100;
 
+/** How a listener is to be. */
 export interface ListenOptions extends EndOptions {
   /** Who may connect (and import what is forwarded). Default `'same-user'`. */
   readonly access?: Access;
@@ -78,12 +81,12 @@ export class Listener implements AsyncIterable<Channel> {
   readonly #ready: Channel[] = [];
   readonly #waiters: Waiters = new Waiters();
   readonly #meetings: Map<number, number> = new Map();
+  readonly #alive: KeepAlive = new KeepAlive();
   #meetingCount = 0;
   #paused = false;
   #closed = false;
-  #refed = true;
 
-  /** For `listen`. */
+  /** @internal For `listen`. */
   constructor(address: Address, options: ListenOptions) {
     this.name = address.name;
     this.#address = address;
@@ -119,7 +122,7 @@ export class Listener implements AsyncIterable<Channel> {
     };
     this.#fd = listenAt(address);
     poller().watch(this.#fd, EPOLLIN, () => this.#onConnections());
-    poller().ref();
+    this.#alive.start();
     options.signal?.addEventListener('abort', () => void this.close(), { once: true });
   }
 
@@ -149,7 +152,7 @@ export class Listener implements AsyncIterable<Channel> {
     this.#closed = true;
     poller().unwatch(this.#fd);
     closeDescriptor(this.#fd);
-    if (this.#refed) poller().unref();
+    this.#alive.end();
     removeStale(this.#address);
     this.#waiters.failAll(closedError(`the listener '${this.name}'`));
     const aborted = AbortSignal.abort();
@@ -164,14 +167,13 @@ export class Listener implements AsyncIterable<Channel> {
 
   /** Keeps the process alive while listening (the default). */
   ref(): this {
-    if (!this.#refed && !this.#closed) poller().ref();
-    this.#refed = true;
+    this.#alive.ref();
     return this;
   }
 
+  /** Lets the process end while listening. */
   unref(): this {
-    if (this.#refed && !this.#closed) poller().unref();
-    this.#refed = false;
+    this.#alive.unref();
     return this;
   }
 
@@ -185,12 +187,18 @@ export class Listener implements AsyncIterable<Channel> {
     return { name: this.name, kind, pid: ownPid(), uid: ownUid(), channels };
   }
 
-  /** Where messages of other channels of this process may be imported. For `forwardVia`. */
+  /**
+   * Where messages of other channels of this process may be imported. For `forwardVia`.
+   * @internal
+   */
   get exports(): Map<string, ExportedOutbox> {
     return this.#greeting.exports;
   }
 
-  /** `sockaddr_un`. For `forwardVia`. */
+  /**
+   * `sockaddr_un`. For `forwardVia`.
+   * @internal
+   */
   get addressBytes(): Uint8Array {
     return this.#address.bytes;
   }

@@ -1,4 +1,5 @@
 // A loan: an unsent message, written in place in the sender's own outbox.
+import { checkInteger } from '../core/check.js';
 import { UkshmError } from '../core/errors.js';
 import type { Sender } from './sender.js';
 
@@ -65,12 +66,7 @@ export class OutboxLoan implements Loan {
     if (options !== undefined) {
       lengthBytes = options.lengthBytes ?? lengthBytes;
       publish = options.publish ?? true;
-      if (!(lengthBytes >= 0 && lengthBytes <= this.lengthBytes)) {
-        throw new UkshmError(
-          'ERR_UKSHM_INVALID_ARGUMENT',
-          `lengthBytes is ${lengthBytes}; the loan has ${this.lengthBytes}`,
-        );
-      }
+      checkInteger('lengthBytes', lengthBytes, 0, this.lengthBytes);
     }
     if (this.#chunk < 0) this.#sender.commitInline(lengthBytes, this.#type, this.#id);
     else this.#sender.commitChunk(this.#chunk, lengthBytes, this.#type, this.#id);

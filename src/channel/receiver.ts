@@ -41,7 +41,7 @@ export class Receiver implements RecordVisitor {
   readonly mapping: Mapping;
   /** By the peer's numbers. */
   readonly #imports: Map<number, Imported> = new Map();
-  readonly #layout: OutboxLayout;
+  readonly layout: OutboxLayout;
   readonly #consumer: RecordConsumer;
   readonly #releases: ReleaseWriter;
   readonly #options: ReceiverOptions;
@@ -65,7 +65,7 @@ export class Receiver implements RecordVisitor {
     options: ReceiverOptions,
   ) {
     this.mapping = mapping;
-    this.#layout = layout;
+    this.layout = layout;
     this.#options = options;
     this.#consumer = new RecordConsumer(words, mapping.words, layout, options.alwaysRing);
     this.#releases = new ReleaseWriter(words, ownLayout);
@@ -90,7 +90,11 @@ export class Receiver implements RecordVisitor {
   }
 
   available(): boolean {
-    return this.#consumer.available();
+    return !this.#closed && this.#consumer.available();
+  }
+
+  news(): boolean {
+    return this.#consumer.news();
   }
 
   peerClosing(): boolean {
@@ -276,7 +280,7 @@ export class Receiver implements RecordVisitor {
     const region = (words[index + 4] as number) >>> 0;
     const type = (words[index + 5] as number) >>> 0;
     let memory = this.mapping.bytes;
-    let start = this.#layout.arenaOffset;
+    let start = this.layout.arenaOffset;
     if (region !== 0) {
       const imported = this.#imports.get(region);
       if (imported === undefined || imported.dropped) {

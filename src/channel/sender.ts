@@ -219,7 +219,8 @@ export class Sender {
   #check(lengthBytes: number, type: number, id: number): void {
     if (this.#stopped !== undefined) throw this.#stopped;
     if (this.#inlineOpen) this.#checkInlineOpen();
-    if (!(lengthBytes >= 0 && lengthBytes <= this.messageBytesMax)) this.#refuse(lengthBytes);
+    const whole = lengthBytes >>> 0 === lengthBytes;
+    if (!whole || lengthBytes > this.messageBytesMax) this.#refuse(lengthBytes);
     if (type !== 0) checkInteger('type', type, 0, TYPE_MAX);
     if (id !== 0) checkInteger('id', id, 0, ID_MAX);
   }

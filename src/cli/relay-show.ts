@@ -109,10 +109,11 @@ function tableText(options: RelayOptions, rows: readonly Row[], style: Style): s
   const faster = ['', 'GB/s', 'ukshm is', 'CPU s', 'against', 'copied by', 'copied by'];
   const second = ['', '', 'faster by', '', 'ukshm', 'programs', 'the kernel'];
   const align = ['left', 'right', 'right', 'right', 'right', 'right', 'right'] as const;
+  const count = ukshm.runs.length;
   const what = options.hash === false ? 'without the hash' : 'with SHA-256';
   return [
-    `The same job, ${what}, from the first byte to the last (median of ${ukshm.runs.length}, in turn,`,
-    `on ${availableParallelism()} CPUs; the time for fsync not counted):`,
+    `The same job, ${what}, from the first byte to the last, on ${availableParallelism()} CPUs`,
+    `(the median of ${count === 1 ? '1 run' : `${count} runs in turn`}; the time for fsync is not counted):`,
     '',
     table([faster, second, ...body], align),
   ].join('\n');
@@ -133,7 +134,8 @@ function killText(kill: Kill | undefined, style: Style): string {
     `The examiner (${kill.killed}) was killed at ${at}:`,
     `  ${knew.join(', ')};`,
     `  both stopped, the unfinished output was removed, and all was over after ${formatMs(goneMs)}.`,
-    `  The one line that a user sees: ${style.dim(`ukshm: ${kill.error}`)}`,
+    '  The one line that a user sees:',
+    `    ${style.dim(`ukshm: ${kill.error}`)}`,
     left.length === 0 ? nothing : style.bad(`Left behind: ${left.join(', ')}`),
   ].join('\n');
 }

@@ -1,7 +1,7 @@
 // `ukshm relay <input> [<output>]`: the job with an output; without one, the demonstration.
 import { statSync } from 'node:fs';
 import { Argument, type Command, InvalidArgumentError } from 'commander';
-import { demonstrate, digestOf } from '../relay/demonstration.js';
+import { demonstrate, digestOf, ROUNDS_DEFAULT } from '../relay/demonstration.js';
 import { RelayError } from '../relay/failure.js';
 import {
   CHUNK_BYTES_DEFAULT,
@@ -18,7 +18,7 @@ import { interruptible } from './signals.js';
 import { formatBytes, formatMemory, formatMs } from './text.js';
 
 const CHUNK_BYTES_MIN = 1;
-const IN_FLIGHT_BYTES_MAX = 2 ** 29;
+const IN_FLIGHT_BYTES_MAX = 2 ** 28;
 
 const HELP = `
 Three processes: the reader reads the input straight into chunks of its own shared memory, the
@@ -47,6 +47,7 @@ interface Flags {
   readonly json?: true;
   readonly chunkBytes: number;
   readonly inFlight: number;
+  readonly rounds: number;
 }
 
 export function addRelay(program: Command): void {
@@ -60,6 +61,7 @@ export function addRelay(program: Command): void {
     .option('--verify', 'read the output again and compare its digest')
     .option('--chunk-bytes <size>', 'the size of a message', size, CHUNK_BYTES_DEFAULT)
     .option('--in-flight <size>', 'read, but not yet written', size, IN_FLIGHT_BYTES_DEFAULT)
+    .option('--rounds <count>', 'runs of each way, without an output', count, ROUNDS_DEFAULT)
     .option('--json', 'report in JSON')
     .addHelpText('after', HELP)
     .action(relay);
@@ -70,6 +72,11 @@ function size(text: string): number {
   const match = /^(\d+)\s*(?:([KMG])(?:i?B)?)?$/i.exec(text);
   if (match === null) throw new InvalidArgumentError('give a size such as 65536, 64K or 1M.');
   return Number(match[1]) * 1024 ** ' KMG'.indexOf((match[2] ?? ' ').toUpperCase());
+}
+
+function count(text: string): number {
+  if (!/^[1-9]\d{0,3}$/.test(text)) throw new InvalidArgumentError('give a count from 1 to 9999.');
+  return Number(text);
 }
 
 async function relay(input: string, output: string | undefined, flags: Flags): Promise<void> {
@@ -167,10 +174,10 @@ async function demonstration(
   options: RelayOptions & { signal: AbortSignal },
   flags: Flags,
 ): Promise<void> {
-  if (flags.json) return printJson(await demonstrate(options, {}));
+  if (flags.json) return printJson(await demonstrate(options, {}, flags.rounds));
   const progress = new Progress();
   try {
-    await demonstrate(options, shower(options, progress));
+    await demonstrate(options, shower(options, progress), flags.rounds);
   } finally {
     progress.clear();
   }

@@ -22,8 +22,8 @@ import {
 import { SyscallError } from '../core/errors.js';
 import { roundUp } from '../core/u32.js';
 import {
-  adviseAsync,
   advise,
+  adviseAsync,
   explainFault,
   GUARD_BYTES,
   lock,

@@ -30,6 +30,7 @@ const GRANULES_MAX = 65536;
 /** `'require'`: an error where it cannot be had; `'prefer'`: reported instead. */
 export type Wish = 'require' | 'prefer' | false;
 
+/** What a region is to be. */
 export interface RegionOptions {
   /** 1 to 2^36; rounded up to pages (2 MiB with huge pages). */
   readonly sizeBytes: number;
@@ -66,6 +67,7 @@ export interface RegionStats {
   readonly chunkCount: number;
 }
 
+/** What a chunk is to be. */
 export interface AllocOptions {
   /** A power of two up to the region's size. Default 64, a cache line. */
   readonly align?: number;
@@ -157,7 +159,7 @@ export class Region {
       );
     }
     const notes: string[] = [];
-    let { fd, sizeBytes, hugePages } = allocatePages(name, options.sizeBytes, wantsHuge, notes);
+    const { fd, sizeBytes, hugePages } = allocatePages(name, options.sizeBytes, wantsHuge, notes);
     let mapping: Mapping;
     try {
       if (addSeals(fd, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
@@ -252,6 +254,7 @@ export class Region {
     return this.#chunk(allocator, start, lengthBytes);
   }
 
+  /** How the memory is used now. */
   stats(): RegionStats {
     const { sizeBytes } = this;
     const freeBytes = this.#allocator?.freeBytes ?? 0;

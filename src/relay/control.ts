@@ -2,7 +2,7 @@
 // control and status go this way; the bytes of the file go through channels alone.
 //
 //     supervisor                      reader, examiner, writer
-//       start  ─────────────────────▶   listen, connect, open files
+//       start  ─────────────────────▶   listen, connect, open files, pass a greeting along
 //              ◀─────────────────────  ready
 //       go (to the reader) ─────────▶   bytes flow
 //              ◀─────────────────────  progress (writer), frame (each), finished (each)
@@ -16,9 +16,11 @@ export type Role = 'reader' | 'examiner' | 'writer';
 export const ROLES: readonly Role[] = ['reader', 'examiner', 'writer'];
 
 /** Types of the messages in the channels. */
-export const MESSAGE_DATA = 1;
+/** Goes through all three before the first byte, so that all of them have mapped the memory. */
+export const MESSAGE_GREETING = 1;
+export const MESSAGE_DATA = 2;
 /** Ends the file: a JSON text with what was sent, so that a cut stream never passes for a whole. */
-export const MESSAGE_END = 2;
+export const MESSAGE_END = 3;
 
 /** What the last message of a file says. */
 export interface EndOfFile {

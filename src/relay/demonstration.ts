@@ -21,7 +21,7 @@ import { RelayError, reasonOf } from './failure.js';
 import { type RelayOptions, type RelayReport, startRelay } from './supervisor.js';
 
 /** Each way does the job so often, in turn, and the median run is shown. */
-const ROUNDS = 3;
+export const ROUNDS_DEFAULT = 3;
 /** No further round is begun after this. */
 const ROUNDS_UNTIL_MS = 8000;
 /** The sizes at which each of the other ways is fastest. */
@@ -103,11 +103,13 @@ export interface DemonstrationReport {
  * temporary files and are removed, whatever happens.
  *
  * @param options - as for a relay; `output` is not used.
+ * @param rounds - how often each way does the job, at least 1; less if they are long.
  * @throws RelayError
  */
 export async function demonstrate(
   options: RelayOptions,
   show: Demonstration,
+  rounds: number = ROUNDS_DEFAULT,
 ): Promise<DemonstrationReport> {
   // Also brings the file into the page cache, for all ways alike.
   const inputDigest = await digestOf(options.input, options.signal);
@@ -118,7 +120,7 @@ export async function demonstrate(
     const output = join(folder, 'output');
     const first = await firstRun({ ...options, output }, show);
     const outputDigest = await digestOf(output, options.signal);
-    const rows = await compare(options, output, show);
+    const rows = await compare({ ...options, output }, rounds, show);
     show.onTable?.(rows);
     const kill = await killExaminer({ ...options, output }, folder);
     show.onKill?.(kill);
@@ -139,17 +141,21 @@ async function firstRun(options: RelayOptions, show: Demonstration): Promise<Rel
   return report;
 }
 
-async function compare(options: RelayOptions, output: string, show: Demonstration): Promise<Row[]> {
+async function compare(
+  options: RelayOptions & { output: string },
+  rounds: number,
+  show: Demonstration,
+): Promise<Row[]> {
   const runs = new Map<Way, Comparison[]>(WAYS.map((way) => [way, []]));
   const until = performance.now() + ROUNDS_UNTIL_MS;
-  for (let round = 0; round < ROUNDS && (round === 0 || performance.now() < until); round++) {
+  for (let round = 1; round === 1 || (round <= rounds && performance.now() < until); round++) {
     for (const way of WAYS) {
-      show.onRun?.(way, round + 1, ROUNDS);
-      rmSync(output, { force: true });
-      runs.get(way)?.push(await runOnce(way, { ...options, output }));
+      show.onRun?.(way, round, rounds);
+      rmSync(options.output, { force: true });
+      runs.get(way)?.push(await runOnce(way, options));
     }
   }
-  rmSync(output, { force: true });
+  rmSync(options.output, { force: true });
   return WAYS.map((way) => rowOf(way, runs.get(way) ?? []));
 }
 

@@ -5,7 +5,7 @@ import { pathToFileURL } from 'node:url';
 import { type Channel, type ConnectOptions, connect, type Message } from '../index.js';
 import { addressOf } from '../sys/memory.js';
 import { type Control, runPart } from './child.js';
-import { type FinishedReport, type Job, MESSAGE_END } from './control.js';
+import { type FinishedReport, type Job, MESSAGE_DATA, MESSAGE_END } from './control.js';
 import { Meter } from './meter.js';
 import { meetingDeadline, meetNeighbour, unlessLost } from './neighbour.js';
 import { frameAt } from './page-frame.js';
@@ -75,9 +75,11 @@ async function examineFile(
 ): Promise<FinishedReport> {
   const hash = job.hash ? createHash('sha256') : undefined;
   for await (const message of reader) {
-    if (message.type === MESSAGE_END) {
+    if (message.type !== MESSAGE_DATA) {
+      const last = message.type === MESSAGE_END;
       await message.forward(writer);
-      break;
+      if (last) break;
+      continue;
     }
     await examine(message, hash, module);
     if (job.reportFrame && meter.messages === 0) {

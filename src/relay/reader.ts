@@ -19,6 +19,7 @@ import {
   type Job,
   MESSAGE_DATA,
   MESSAGE_END,
+  MESSAGE_GREETING,
 } from './control.js';
 import { Meter } from './meter.js';
 import { meetNeighbour, unlessLost } from './neighbour.js';
@@ -41,16 +42,19 @@ runPart({
     const input = await openInput(job.input);
     const listener = await listen(job.readerName, {
       access: { pids: [job.pids.examiner, job.pids.writer] },
-      // Twice what may be in flight: the allocator never has to wait for the right hole.
-      arenaBytes: 2 * (job.inFlightBytes + job.chunkBytes),
+      // One chunk more than may be in flight, and two at least: chunks of one size leave no gaps.
+      arenaBytes: Math.max(job.inFlightBytes, 2 * job.chunkBytes) + job.chunkBytes,
       maxBytesPerUser: BYTES_PER_USER_MAX,
       inFlightBytes: job.inFlightBytes,
       spinMicros: job.spinMicros,
     });
     const channel = await meetNeighbour(() => listener.accept(), 'examiner');
-    control.ready();
-    await control.go;
-    return unlessLost([[channel, 'examiner']], () => sendFile(input, channel, job, control));
+    return unlessLost([[channel, 'examiner']], async () => {
+      await channel.send(new Uint8Array(0), { type: MESSAGE_GREETING });
+      control.ready();
+      await control.go;
+      return sendFile(input, channel, job, control);
+    });
   },
 });
 

@@ -28,10 +28,10 @@ import {
 import { type Ending, RelayError, reasonOf, rootCause } from './failure.js';
 import { discardOutput, planOutput, publishOutput } from './output.js';
 
-/** One chunk: a read of this size costs the kernel ten times what its hand-over costs us. */
-export const CHUNK_BYTES_DEFAULT: number = 1 << 20;
-/** Read, but not yet written: about what a second-level cache holds. */
-export const IN_FLIGHT_BYTES_DEFAULT: number = 4 << 20;
+/** A system call on half a mebibyte costs fifty times what its hand-over costs us. */
+export const CHUNK_BYTES_DEFAULT: number = 1 << 19;
+/** Read, but not yet written: what stays in the cache between the reader and the writer. */
+export const IN_FLIGHT_BYTES_DEFAULT: number = 2 << 20;
 /** How long the others may take to notice by themselves, before they are killed. */
 const GRACE_MS = 250;
 
@@ -66,6 +66,7 @@ export interface RelayReport {
   readonly inFlightBytes: number;
   readonly seconds: number;
   readonly cpuSeconds: number;
+  readonly cpuSecondsBy: Readonly<Record<Role, number>>;
   /** After the last byte: what it took to have it on the disk. */
   readonly fsyncSeconds: number;
   readonly sha256?: string;
@@ -207,7 +208,10 @@ function flow(
       child.process.once('error', stop);
       child.process.on('message', (message: FromChild) => {
         if (message.kind === 'progress') options.onProgress?.(message.bytes, total);
-        if (message.kind === 'frame') frames[child.role] = message;
+        if (message.kind === 'frame') {
+          const { kind: _, ...frame } = message;
+          frames[child.role] = frame;
+        }
         if (message.kind === 'failed') child.ending.failed = message;
         if (message.kind === 'lost') child.ending.lost = message;
         if (message.kind === 'failed' || message.kind === 'lost') stop();
@@ -284,6 +288,11 @@ function reportOf(
     inFlightBytes: job.inFlightBytes,
     seconds: (writer.lastNs - reader.firstNs) / 1e9,
     cpuSeconds: reader.cpuSeconds + examiner.cpuSeconds + writer.cpuSeconds,
+    cpuSecondsBy: {
+      reader: reader.cpuSeconds,
+      examiner: examiner.cpuSeconds,
+      writer: writer.cpuSeconds,
+    },
     fsyncSeconds: writer.fsyncSeconds ?? 0,
     sha256: examiner.sha256,
     examined: examiner.examined,

@@ -21,6 +21,7 @@ import {
   type FinishedReport,
   type Job,
   MESSAGE_END,
+  MESSAGE_GREETING,
   nowNs,
   type OutputFile,
 } from './control.js';
@@ -50,7 +51,6 @@ runPart({
       spinMicros: job.spinMicros,
     });
     const channel = await meetNeighbour(() => listener.accept(), 'examiner');
-    control.ready();
     return unlessLost([[channel, 'examiner']], () => writeFile(output, channel, job, control));
   },
 });
@@ -66,6 +66,11 @@ async function writeFile(
     if (message.type === MESSAGE_END) {
       checkComplete(message);
       return finish(output);
+    }
+    if (message.type === MESSAGE_GREETING) {
+      message.release();
+      control.ready();
+      continue;
     }
     meter.start();
     if (output !== undefined) await writeAll(output, message.bytes);

@@ -65,6 +65,8 @@ export class RecordConsumer {
   #asleep = 0;
   #rungFor = 0;
   #frozen = false;
+  /** A drain moved the head by itself: the next `publishHead` must still answer so. */
+  #ringOwed = false;
 
   /**
    * @param words - this side's outbox, writable.
@@ -93,6 +95,13 @@ export class RecordConsumer {
   /** Whether records wait. Reads the peer's tail only when none is known of. */
   available(): boolean {
     return this.#position !== this.#tailSeen || this.#readTail();
+  }
+
+  /** Looks again; whether the peer has published anything since the last look. */
+  news(): boolean {
+    const before = this.#tailSeen;
+    this.#readTail();
+    return this.#tailSeen !== before;
   }
 
   /** Looks for the last time: what the peer publishes after this is refused. */
@@ -169,7 +178,7 @@ export class RecordConsumer {
         goOn = visitor.onInline();
       }
       if (!goOn) break;
-      if ((position - this.#headPublished) >>> 0 >= quarter) this.publishHead();
+      if ((position - this.#headPublished) >>> 0 >= quarter) this.#ringOwed = this.publishHead();
     }
     this.#lastBatch = count;
     return count;
@@ -197,10 +206,12 @@ export class RecordConsumer {
     if (oldest === undefined) this.#newest = undefined;
   }
 
-  /** Lets the peer reuse what is released. @returns whether the peer must be rung. */
+  /** Lets the peer reuse what is released. @returns whether it may have to be rung: `mustRing`. */
   publishHead(): boolean {
+    const ringOwed = this.#ringOwed;
+    this.#ringOwed = false;
     const head = this.#oldest === undefined ? this.#position : this.#oldest.start;
-    if (head === this.#headPublished) return false;
+    if (head === this.#headPublished) return ringOwed;
     this.#headPublished = head;
     // RELEASE head, pairs with ACQUIRE head in RecordProducer: our reads come before it.
     // SEQ_CST against the sleep word.

@@ -20,11 +20,12 @@ import {
   isAlive,
   MAIN,
   makeFifo,
+  nameIsInUse,
+  namesOf,
   noise,
   type Pids,
   processesOf,
   type Running,
-  relayNames,
   start,
   temporaryBytes,
   ukshm,
@@ -44,6 +45,7 @@ interface Flowing extends Running {
   readonly output: string;
   readonly pids: Pids;
   readonly supervisor: number;
+  readonly names: readonly string[];
 }
 
 /** A relay in mid-file: its input is a FIFO that is still open, and some has been written. */
@@ -59,13 +61,16 @@ async function flowing(t: TestContext, detached = false): Promise<Flowing> {
   t.after(() => closeSync(source));
   writeSync(source, noise(60_000));
   await until('bytes in the output', () => (temporaryBytes(folder) ?? 0) >= 60_000);
-  return { ...running, folder, output, pids: await processesOf(supervisor), supervisor };
+  const pids = await processesOf(supervisor);
+  const names = namesOf(pids);
+  assert.equal(names.length, 2, 'the reader and the writer listen');
+  return { ...running, folder, output, pids, supervisor, names };
 }
 
-async function nothingLeft({ folder, pids }: Flowing): Promise<void> {
+async function nothingLeft({ folder, pids, names }: Flowing): Promise<void> {
   await until('the processes to be gone', () => !Object.values(pids).some(isAlive));
   assert.deepEqual(readdirSync(folder), ['input']);
-  await until('the names to be gone', () => relayNames().length === 0);
+  assert.ok(!names.some(nameIsInUse), 'a name was left');
 }
 
 function oneLine({ stderr }: Ended): string {

@@ -8,6 +8,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
 } from 'node:fs';
@@ -150,7 +151,27 @@ export function isAlive(pid: number): boolean {
   return !/^State:\s+Z/m.test(contentOf(`/proc/${pid}/status`));
 }
 
-/** Names in the kernel's table of Unix sockets that belong to relays. */
-export function relayNames(): string[] {
-  return contentOf('/proc/net/unix').match(/ukshm-relay-\w+-(?:reader|writer)/g) ?? [];
+/** Names of Unix sockets that these processes hold, in the kernel's words. */
+export function namesOf(pids: Pids): string[] {
+  const sockets = new Set(Object.values(pids).flatMap(socketsOf));
+  const lines = contentOf('/proc/net/unix').split('\n');
+  const fields = lines.map((line) => line.trim().split(/\s+/));
+  const held = fields.filter(([, , , , , , inode]) => sockets.has(`socket:[${inode}]`));
+  return [...new Set(held.map((field) => field[7]))].filter((name) => name !== undefined);
+}
+
+function socketsOf(pid: number): string[] {
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder).map((fd) => {
+    try {
+      return readlinkSync(join(folder, fd));
+    } catch {
+      return '';
+    }
+  });
+}
+
+/** Whether a socket of that name is bound, or connected to one that is. */
+export function nameIsInUse(name: string): boolean {
+  return contentOf('/proc/net/unix').includes(name);
 }

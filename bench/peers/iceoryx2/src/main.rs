@@ -147,6 +147,19 @@ impl Ends {
         }
     }
 
+    /// What is sent before the other side's subscriber has mapped this publisher's memory is
+    /// dropped once the buffer is full: only after an answer is the way open.
+    fn greet(&mut self, listens: bool) -> Result<()> {
+        if !listens {
+            self.send(0)?;
+        }
+        self.receive()?;
+        if listens {
+            self.send(0)?;
+        }
+        Ok(())
+    }
+
     fn send_phase(&mut self, run: Duration) -> Result<u32> {
         let interval = match self.source.len() {
             0..=8192 => 1024,
@@ -233,6 +246,7 @@ fn main() -> Result<()> {
     set_log_level(LogLevel::Error);
     let job = parse_job()?;
     let mut ends = open(&job)?;
+    ends.greet(job.listens)?;
     match (job.listens, job.name.starts_with("round-trip")) {
         (true, true) => ends.echo()?,
         (true, false) => {

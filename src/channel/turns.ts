@@ -1,0 +1,32 @@
+// A bounded share of each turn of the event loop: promises that are ready at once would otherwise
+// keep everything else from running.
+import { nextTurn, nowMs } from '../sys/clock.js';
+
+/** How long reads or sends may go on in a row before other work gets its turn. */
+const TURN_MS = 2;
+const STEPS_PER_CLOCK = 256;
+
+export class Turns {
+  #steps = 0;
+  #startMs = 0;
+
+  /** Whether the share of this turn is used up. Counts a step. */
+  over(): boolean {
+    this.#steps++;
+    if (this.#steps % STEPS_PER_CLOCK !== 0) return false;
+    const now = nowMs();
+    if (this.#startMs === 0) this.#startMs = now;
+    return now - this.#startMs > TURN_MS;
+  }
+
+  /** Resolves in the next turn. */
+  next(): Promise<void> {
+    this.restart();
+    return new Promise((resolve) => nextTurn(resolve));
+  }
+
+  /** Something else had its turn, or is about to. */
+  restart(): void {
+    this.#startMs = 0;
+  }
+}
