@@ -185,7 +185,11 @@ export class Channel implements AsyncIterable<Message> {
       },
       take: () => {
         if (this.#disposed || this.#records.turnIsOver()) return undefined;
-        return this.#guard(() => this.#receiver.next());
+        try {
+          return this.#receiver.next();
+        } catch (error) {
+          throw this.#failed(error);
+        }
       },
       readable: () => this.#readable(undefined),
     });

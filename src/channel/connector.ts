@@ -1,17 +1,16 @@
-// The connector's side of a meeting, and the import of a third process's outbox.
-import { EACCES, EAGAIN, ECONNREFUSED, EINPROGRESS, EINTR, ENOENT, EPERM } from '../abi/errno.js';
+// The connector's side of a meeting.
 import { checkInteger } from '../core/check.js';
-import { peerMisbehaved, SyscallError, UkshmError } from '../core/errors.js';
+import { peerMisbehaved } from '../core/errors.js';
 import type { Mapping } from '../memory/mapping.js';
 import { outboxLayout } from '../memory/outbox-layout.js';
-import { afterAlive, nowMs, random } from '../sys/clock.js';
+import { random } from '../sys/clock.js';
 import { closeAsync, closeDescriptor } from '../sys/memory.js';
-import { type Credentials, connectSocket, peerCredentials, unixSocket } from '../sys/socket.js';
-import { type Access, admits, checkAccess, describe } from './access.js';
+import type { Credentials } from '../sys/socket.js';
+import { type Access, checkAccess, describe } from './access.js';
 import { type Address, addressOfName } from './address.js';
 import { Channel } from './channel.js';
 import { Importer, Origin } from './forward.js';
-import { type Deadline, readExactly, readWithDescriptors, writeAll } from './handshake-io.js';
+import { type Deadline, readWithDescriptors, writeAll } from './handshake-io.js';
 import type { Listener } from './listener.js';
 import {
   checkArenaBytes,
@@ -24,6 +23,8 @@ import {
   watchPeer,
 } from './meeting.js';
 import { checkOutbox, mapOwn, mapPeer } from './outbox.js';
+import { reach } from './reach.js';
+import { importRegion, inTime } from './visits.js';
 import {
   DEFAULT_SIZE,
   decodeWelcome,
@@ -32,8 +33,6 @@ import {
   FLAG_CANNOT_FENCE,
   FLAG_HUGE_PAGES,
   type Hello,
-  type ImportFrame,
-  type Kind,
   TOKEN_BYTES,
   tokenKey,
   WELCOME_BYTES,
@@ -41,8 +40,6 @@ import {
 } from './wire.js';
 
 const NO_DESCRIPTORS = new Int32Array(0);
-const WAIT_MS_MIN = 2;
-const WAIT_MS_MAX = 100;
 
 /** How a channel is to be, as its connector wants it. */
 export interface ConnectOptions extends EndOptions {
@@ -96,58 +93,6 @@ export async function connect(name: string, options: ConnectOptions = {}): Promi
   }
 }
 
-/** Maps the outbox named by `frame` through its owner's listener. @throws as `connect`. */
-export async function importRegion(frame: ImportFrame, owner: Access): Promise<Mapping> {
-  const deadline: Deadline = { what: 'importing a region', timeoutMs: MEETING_TIMEOUT_MS };
-  const address = { name: 'a forwarded region', abstract: true, bytes: frame.address };
-  const { fd, peer } = await reach([address], owner, false, deadline);
-  const fds = new Int32Array(1).fill(-1);
-  try {
-    await writeAll(fd, encodeHello(plainHello('import', frame.token)), NO_DESCRIPTORS, deadline);
-    const bytes = await readWithDescriptors(fd, WELCOME_BYTES, fds, deadline);
-    const welcome = decodeWelcome(bytes, address.name);
-    if (!plausibleSizes(welcome.ringBytes, welcome.arenaBytes)) {
-      throw peerMisbehaved('its welcome names impossible sizes');
-    }
-    const layout = outboxLayout(welcome.ringBytes, welcome.arenaBytes);
-    const huge = (welcome.flags & FLAG_HUGE_PAGES) !== 0;
-    const outbox = fds[0] as number;
-    await inTime(checkOutbox(outbox, layout, huge, true), deadline);
-    return await mapPeer(outbox, layout, huge, 'forwarded', describe(peer));
-  } finally {
-    closeDescriptor(fd);
-    for (const one of fds) if (one >= 0) void closeAsync(one);
-  }
-}
-
-/** What a listener tells of itself, as it came. For directory.ts. */
-export async function askInfo(address: Address, timeoutMs: number): Promise<string> {
-  const deadline: Deadline = { what: `asking '${address.name}'`, timeoutMs };
-  const { fd } = await reach([address], () => true, false, deadline);
-  try {
-    const hello = plainHello('info', new Uint8Array(TOKEN_BYTES));
-    await writeAll(fd, encodeHello(hello), NO_DESCRIPTORS, deadline);
-    const welcome = decodeWelcome(await readExactly(fd, WELCOME_BYTES, deadline), address.name);
-    if (welcome.ringBytes > 2 ** 24) throw peerMisbehaved('its answer is too long');
-    return Buffer.from(await readExactly(fd, welcome.ringBytes, deadline)).toString('utf8');
-  } finally {
-    closeDescriptor(fd);
-  }
-}
-
-function plainHello(kind: Kind, token: Uint8Array): Hello {
-  return {
-    kind,
-    flags: 0,
-    sendRingBytes: 0,
-    sendArenaBytes: 0,
-    receiveRingBytes: 0,
-    receiveArenaBytes: 0,
-    token,
-    importAddress: new Uint8Array(0),
-  };
-}
-
 function helloFor(options: ConnectOptions): Hello {
   const ring = (name: string, value: number | undefined): number =>
     value === undefined ? DEFAULT_SIZE : checkRingBytes(name, value);
@@ -163,93 +108,6 @@ function helloFor(options: ConnectOptions): Hello {
     token: random(TOKEN_BYTES),
     importAddress: options.forwardVia?.addressBytes ?? new Uint8Array(0),
   };
-}
-
-interface Reached {
-  readonly fd: number;
-  readonly address: Address;
-  readonly peer: Credentials;
-}
-
-/** Connects to the first of `addresses` that has a listener, and checks whose it is. */
-async function reach(
-  addresses: readonly Address[],
-  owner: Access,
-  wait: boolean,
-  deadline: Deadline,
-): Promise<Reached> {
-  const start = nowMs();
-  for (let pauseMs = WAIT_MS_MIN; ; pauseMs = Math.min(pauseMs * 2, WAIT_MS_MAX)) {
-    let busy = false;
-    for (const address of addresses) {
-      deadline.signal?.throwIfAborted();
-      const fd = unixSocket();
-      const result = connectSocket(fd, address.bytes);
-      if (result === 0) return { fd, address, peer: checkOwner(fd, address, owner) };
-      closeDescriptor(fd);
-      // A full backlog is EAGAIN, and poll does not wait for it.
-      if (result === -EAGAIN || result === -EINPROGRESS || result === -EINTR) busy = true;
-      else if (result !== -ECONNREFUSED && result !== -ENOENT) throw cannotReach(result, address);
-    }
-    if (!busy && !wait) {
-      throw new UkshmError(
-        'ERR_UKSHM_NO_LISTENER',
-        `nobody listens at '${addresses[0]?.name}': start the listener first, or connect with ` +
-          '{ wait: true }',
-      );
-    }
-    if (busy && nowMs() - start > deadline.timeoutMs) {
-      throw new UkshmError('ERR_UKSHM_TIMEOUT', `${deadline.what}: too many connect at once`);
-    }
-    await pause(pauseMs, deadline.signal);
-  }
-}
-
-function cannotReach(result: number, address: Address): UkshmError {
-  if (result === -EACCES || result === -EPERM) {
-    return new SyscallError('connect', result, `'${address.name}'`, 'ERR_UKSHM_ACCESS_DENIED');
-  }
-  return new SyscallError('connect', result, `'${address.name}'`);
-}
-
-/** Names are first come, first served: nothing is sent before the kernel says whose this one is. */
-function checkOwner(fd: number, address: Address, owner: Access): Credentials {
-  try {
-    const peer = peerCredentials(fd);
-    if (admits(owner, peer)) return peer;
-    throw new UkshmError(
-      'ERR_UKSHM_WRONG_OWNER',
-      `'${address.name}' is held by ${describe(peer)}, who is not the owner expected: choose ` +
-        "another name, or name that owner in connect()'s 'owner'",
-    );
-  } catch (error) {
-    closeDescriptor(fd);
-    throw error;
-  }
-}
-
-function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const aborted = (): void => {
-      cancel();
-      reject(signal?.reason);
-    };
-    const cancel = afterAlive(ms, () => {
-      signal?.removeEventListener('abort', aborted);
-      resolve();
-    });
-    signal?.addEventListener('abort', aborted, { once: true });
-  });
-}
-
-/** A check of a foreign descriptor may hang in the thread pool: then this side goes on without. */
-function inTime<T>(work: Promise<T>, deadline: Deadline): Promise<T> {
-  return new Promise<T>((resolve, reject) => {
-    const cancel = afterAlive(deadline.timeoutMs, () => {
-      reject(peerMisbehaved('the descriptor that it passed hangs whoever touches it'));
-    });
-    work.then(resolve, reject).finally(cancel);
-  });
 }
 
 interface Mapped {

@@ -5,8 +5,8 @@
 import { readFileSync } from 'node:fs';
 import { UkshmError } from '../core/errors.js';
 import { ABSTRACT_PREFIX, type Address, addressOfName } from './address.js';
-import { askInfo } from './connector.js';
 import type { ListenerInfo } from './listener.js';
+import { askInfo } from './visits.js';
 
 export type { ListenerInfo };
 

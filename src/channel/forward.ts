@@ -13,6 +13,7 @@ import type { Mapping } from '../memory/mapping.js';
 import type { ReceivedMessage } from './message.js';
 import type { Receiver } from './receiver.js';
 import type { Sender } from './sender.js';
+import { unlessAborted } from './waiters.js';
 import {
   decodeImport,
   encodeImport,
@@ -49,6 +50,10 @@ export class Origin {
     this.#onEnd.add(callback);
   }
 
+  offEnd(callback: () => void): void {
+    this.#onEnd.delete(callback);
+  }
+
   /** The channel ended: nothing new comes from this outbox. */
   end(): void {
     this.#ended = true;
@@ -73,7 +78,10 @@ interface Exported {
   /** Resolves when the peer has mapped it. */
   readonly ready: Promise<void>;
   settle: (error: UkshmError | undefined) => void;
-  /** Messages of it that the peer holds. */
+  /** What the origin calls when it ends. */
+  readonly originEnded: () => void;
+  mapped: boolean;
+  /** Messages of it that the peer holds, or that wait to be handed on. */
   lent: number;
 }
 
@@ -103,18 +111,21 @@ export class Importer {
   /** The channel ended: those who wait for an import are told. */
   stop(error: UkshmError): void {
     this.#stopped = error;
-    for (const exported of this.#exported.values()) exported.settle(error);
+    for (const exported of this.#exported.values()) {
+      exported.origin.offEnd(exported.originEnded);
+      exported.settle(error);
+    }
   }
 
-  /** The peer's number for the region of `origin`, after it has mapped it. */
-  async ensure(origin: Origin): Promise<Exported> {
+  /** Counts one message of `origin` more, and has the peer map its region; await `ready`. */
+  handOut(origin: Origin): Exported {
     if (this.#stopped !== undefined) throw this.#stopped;
     const exported = this.#exported.get(origin) ?? this.#ask(origin);
-    await exported.ready;
+    exported.lent++;
     return exported;
   }
 
-  /** A message came back from the peer. */
+  /** A message came back from the peer, or was not handed on. */
   cameBack(exported: Exported): void {
     exported.lent--;
     this.#maybeDrop(exported);
@@ -146,10 +157,11 @@ export class Importer {
     });
     // Whoever waits is told; nobody waiting is no error.
     ready.catch(() => {});
-    const exported: Exported = { region, origin, ready, settle, lent: 0 };
+    const originEnded = (): void => this.#maybeDrop(exported);
+    const exported = { region, origin, ready, settle, originEnded, mapped: false, lent: 0 };
     this.#exported.set(origin, exported);
     this.#byRegion.set(region, exported);
-    origin.onEnd(() => this.#maybeDrop(exported));
+    origin.onEnd(originEnded);
     const { address, uid, token } = origin;
     this.#sendFrame(encodeImport({ region, token, uid, address }));
     return exported;
@@ -159,7 +171,9 @@ export class Importer {
     const exported = this.#byRegion.get(region);
     if (exported === undefined) throw peerMisbehaved(`it imported region ${region}, never asked`);
     if (mapped) {
+      exported.mapped = true;
       exported.settle(undefined);
+      this.#maybeDrop(exported);
       return;
     }
     this.#forget(exported);
@@ -173,13 +187,14 @@ export class Importer {
   }
 
   #maybeDrop(exported: Exported): void {
-    if (exported.lent > 0 || !exported.origin.ended) return;
+    if (exported.lent > 0 || !exported.mapped || !exported.origin.ended) return;
     if (!this.#byRegion.has(exported.region)) return;
     this.#forget(exported);
     this.#sendFrame(encodeNumbers(FRAME_DROP, exported.region));
   }
 
   #forget(exported: Exported): void {
+    exported.origin.offEnd(exported.originEnded);
     this.#exported.delete(exported.origin);
     this.#byRegion.delete(exported.region);
   }
@@ -235,8 +250,7 @@ export async function carry(
     );
   }
   const { importer, sender } = target;
-  const exported = await importer.ensure(origin);
-  exported.lent++;
+  const exported = importer.handOut(origin);
   const comeBack = (): void => {
     receiver.release(message);
     importer.cameBack(exported);
@@ -245,6 +259,7 @@ export async function carry(
   const attempt = (): true | undefined =>
     sender.tryForward({ comeBack }, exported.region, offset, lengthBytes, type, id) || undefined;
   try {
+    await unlessAborted(exported.ready, signal);
     await target.wait(attempt, signal);
   } catch (error) {
     importer.cameBack(exported);

@@ -11,11 +11,11 @@ import type { Credentials } from '../sys/socket.js';
 import { type Access, describe } from './access.js';
 import type { Address } from './address.js';
 import { Channel } from './channel.js';
-import { importRegion } from './connector.js';
 import { Importer, Origin } from './forward.js';
 import { type Deadline, readExactly, writeAll } from './handshake-io.js';
 import { closeAll, type EndSettings, plausibleSizes, watchPeer } from './meeting.js';
 import { createOutbox, mapOwn, mapPeer, outboxBytes, sealSize } from './outbox.js';
+import { importRegion } from './visits.js';
 import {
   ACK_BYTES,
   DEFAULT_SIZE,

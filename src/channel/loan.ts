@@ -1,7 +1,6 @@
 // A loan: an unsent message, written in place in the sender's own outbox.
 import { checkInteger } from '../core/check.js';
 import { UkshmError } from '../core/errors.js';
-import type { Sender } from './sender.js';
 
 /** How `send` may differ from the usual. */
 export interface SendLoanOptions {
@@ -23,13 +22,23 @@ export interface Loan {
   [Symbol.dispose](): void;
 }
 
+/** Whose memory is lent: what a loan asks of its sender. */
+export interface LoanOwner {
+  view(offset: number, lengthBytes: number): Uint8Array;
+  commitInline(lengthBytes: number, type: number, id: number): void;
+  commitChunk(chunk: number, lengthBytes: number, type: number, id: number): void;
+  discardInline(): void;
+  discardChunk(chunk: number): void;
+  publish(): void;
+}
+
 const OPEN = 0;
 const SENT = 1;
 const DISCARDED = 2;
 
 export class OutboxLoan implements Loan {
   readonly lengthBytes: number;
-  readonly #sender: Sender;
+  readonly #owner: LoanOwner;
   readonly #offset: number;
   /** The chunk's first granule in the arena; -1: the loan is an inline record. */
   readonly #chunk: number;
@@ -39,14 +48,14 @@ export class OutboxLoan implements Loan {
   #state = OPEN;
 
   constructor(
-    sender: Sender,
+    owner: LoanOwner,
     offset: number,
     lengthBytes: number,
     chunk: number,
     type: number,
     id: number,
   ) {
-    this.#sender = sender;
+    this.#owner = owner;
     this.#offset = offset;
     this.lengthBytes = lengthBytes;
     this.#chunk = chunk;
@@ -55,7 +64,7 @@ export class OutboxLoan implements Loan {
   }
 
   get bytes(): Uint8Array {
-    this.#bytes ??= this.#sender.view(this.#offset, this.lengthBytes);
+    this.#bytes ??= this.#owner.view(this.#offset, this.lengthBytes);
     return this.#bytes;
   }
 
@@ -68,18 +77,18 @@ export class OutboxLoan implements Loan {
       publish = options.publish ?? true;
       checkInteger('lengthBytes', lengthBytes, 0, this.lengthBytes);
     }
-    if (this.#chunk < 0) this.#sender.commitInline(lengthBytes, this.#type, this.#id);
-    else this.#sender.commitChunk(this.#chunk, lengthBytes, this.#type, this.#id);
+    if (this.#chunk < 0) this.#owner.commitInline(lengthBytes, this.#type, this.#id);
+    else this.#owner.commitChunk(this.#chunk, lengthBytes, this.#type, this.#id);
     this.#state = SENT;
-    if (publish) this.#sender.publish();
+    if (publish) this.#owner.publish();
   }
 
   discard(): void {
     if (this.#state === DISCARDED) return;
     if (this.#state !== OPEN) throw this.#used();
     this.#state = DISCARDED;
-    if (this.#chunk < 0) this.#sender.discardInline();
-    else this.#sender.discardChunk(this.#chunk);
+    if (this.#chunk < 0) this.#owner.discardInline();
+    else this.#owner.discardChunk(this.#chunk);
   }
 
   [Symbol.dispose](): void {

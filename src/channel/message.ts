@@ -5,7 +5,6 @@
 import { UkshmError } from '../core/errors.js';
 import { HeldRecord, RecordCursor } from '../ring/consumer.js';
 import type { Channel } from './channel.js';
-import type { Receiver } from './receiver.js';
 
 /** A received message: readable in place until `release()`. Writing to it ends the process. */
 export interface Message {
@@ -53,11 +52,20 @@ export interface MessageCursor {
 /** In place of a lease number: the message is a record of the ring. */
 export const INLINE: number = -1;
 
+/** Whose channel a message came through: what a message asks of its receiver. */
+export interface MessageOwner {
+  readonly closed: boolean;
+  closedError(): UkshmError;
+  take(): Message;
+  release(message: ReceivedMessage): void;
+  forward(message: ReceivedMessage, to: Channel, signal: AbortSignal | undefined): Promise<void>;
+}
+
 export class DrainCursor extends RecordCursor implements MessageCursor {
-  readonly #receiver: Receiver;
-  constructor(receiver: Receiver, memory: Uint8Array) {
+  readonly #owner: MessageOwner;
+  constructor(owner: MessageOwner, memory: Uint8Array) {
     super(memory);
-    this.#receiver = receiver;
+    this.#owner = owner;
   }
 
   get bytes(): Uint8Array {
@@ -65,7 +73,7 @@ export class DrainCursor extends RecordCursor implements MessageCursor {
   }
 
   take(): Message {
-    return this.#receiver.take();
+    return this.#owner.take();
   }
 }
 
@@ -83,13 +91,13 @@ export class ReceivedMessage extends HeldRecord implements Message {
   readonly generation: number;
   /** 0: the peer's own outbox; else the number of a region that it forwards from. */
   readonly region: number;
-  readonly #receiver: Receiver;
+  readonly #owner: MessageOwner;
   readonly #memory: Uint8Array;
   #bytes: Uint8Array | undefined = undefined;
   #state = HELD;
 
   constructor(
-    receiver: Receiver,
+    owner: MessageOwner,
     at: RecordCursor,
     lease: number,
     generation: number,
@@ -103,7 +111,7 @@ export class ReceivedMessage extends HeldRecord implements Message {
     this.lease = lease;
     this.generation = generation;
     this.region = region;
-    this.#receiver = receiver;
+    this.#owner = owner;
     this.#memory = at.memory;
   }
 
@@ -130,14 +138,14 @@ export class ReceivedMessage extends HeldRecord implements Message {
     if (this.#state !== HELD) return;
     this.#state = RELEASED;
     this.#bytes = undefined;
-    this.#receiver.release(this);
+    this.#owner.release(this);
   }
 
   async forward(to: Channel, options?: { readonly signal?: AbortSignal }): Promise<void> {
     this.#check();
     this.#state = FORWARDED;
     try {
-      await this.#receiver.forward(this, to, options?.signal);
+      await this.#owner.forward(this, to, options?.signal);
       this.#bytes = undefined;
     } catch (error) {
       this.#state = HELD;
@@ -150,7 +158,7 @@ export class ReceivedMessage extends HeldRecord implements Message {
   }
 
   #check(): void {
-    if (this.#receiver.closed) throw this.#receiver.closedError();
+    if (this.#owner.closed) throw this.#owner.closedError();
     if (this.#state === HELD) return;
     const what = this.#state === RELEASED ? 'released' : 'forwarded';
     throw new UkshmError(

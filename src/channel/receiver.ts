@@ -11,6 +11,7 @@ import {
   INLINE,
   type Message,
   type MessageCursor,
+  type MessageOwner,
   ReceivedMessage,
 } from './message.js';
 
@@ -37,7 +38,7 @@ interface Imported {
   dropped: boolean;
 }
 
-export class Receiver implements RecordVisitor {
+export class Receiver implements RecordVisitor, MessageOwner {
   readonly mapping: Mapping;
   /** By the peer's numbers. */
   readonly #imports: Map<number, Imported> = new Map();

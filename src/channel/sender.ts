@@ -12,7 +12,7 @@ import {
 import { RecordProducer } from '../ring/producer.js';
 import { ReleaseReader } from '../ring/releases.js';
 import { LeaseTable, type Lent } from './leases.js';
-import { type Loan, OutboxLoan } from './loan.js';
+import { type Loan, type LoanOwner, OutboxLoan } from './loan.js';
 
 /** The u32 id that a message may carry, for whoever correlates requests and replies. */
 export const ID_MAX = 0xffffffff;
@@ -30,7 +30,7 @@ export interface SenderOptions {
   readonly ring: () => void;
 }
 
-export class Sender {
+export class Sender implements LoanOwner {
   readonly layout: OutboxLayout;
   /** The largest message. */
   readonly messageBytesMax: number;

@@ -70,3 +70,14 @@ export class Waiters {
     for (const waiter of this.#queue.splice(0)) waiter.fail(error);
   }
 }
+
+/** As `promise`, unless the signal comes first: then its reason. */
+export function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  return new Promise<T>((resolve, reject) => {
+    const aborted = (): void => reject(signal.reason);
+    if (signal.aborted) aborted();
+    signal.addEventListener('abort', aborted);
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', aborted));
+  });
+}

@@ -189,29 +189,37 @@ describe('a meeting that is left', () => {
       token: new Uint8Array(8),
       importAddress: new Uint8Array(0),
     });
-    for (const sentBytes of [0, 1, hello.length - 1, hello.length, -1]) {
+    for (const sentBytes of [0, 1, hello.length - 1, hello.length]) {
       const fd = unixSocket();
       assert.equal(connectSocket(fd, addressOfName(name).bytes), 0);
-      if (sentBytes !== 0) send(fd, hello.subarray(0, sentBytes < 0 ? hello.length : sentBytes));
-      if (sentBytes < 0) await takeWelcome(fd);
+      if (sentBytes !== 0) send(fd, hello.subarray(0, sentBytes));
       closeDescriptor(fd);
-      await until('all is closed', async () => {
-        const after = await server.call('usage');
-        return after.fds.length === before.fds.length && after.memfds === 0;
-      });
     }
+    await until('a meeting gets as far as its WELCOME', async () => {
+      const fd = unixSocket();
+      assert.equal(connectSocket(fd, addressOfName(name).bytes), 0);
+      send(fd, hello);
+      const welcomed = await takeWelcome(fd);
+      closeDescriptor(fd);
+      return welcomed;
+    });
+    await until('all is closed', async () => {
+      const after = await server.call('usage');
+      return after.fds.length === before.fds.length && after.memfds === 0;
+    });
     await expectWorks(t, server, name);
   });
 });
 
-/** Reads the WELCOME and drops what came with it. */
-async function takeWelcome(fd: number): Promise<void> {
+/** Reads the WELCOME and drops what came with it; whether that were two descriptors. */
+async function takeWelcome(fd: number): Promise<boolean> {
   const fds = new Int32Array(2);
   await until('the welcome comes', () => {
     return receiveDescriptors(fd, new Uint8Array(WELCOME_BYTES), fds) === WELCOME_BYTES;
   });
-  assert.ok(fds.every((one) => one >= 0));
-  for (const one of fds) closeDescriptor(one);
+  const came = fds.filter((one) => one >= 0);
+  for (const one of came) closeDescriptor(one);
+  return came.length === 2;
 }
 
 describe('a peer', { concurrency: 2 }, () => {
