@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { formatTargets, ipcTargets } from './compare.js';
 import { runIpc } from './ipc.js';
 import { plotIpc } from './plot.js';
-import { describeMachine, formatTable, type Report, writeJson } from './report.js';
+import { describeMachine, formatTable, formatValue, type Report, writeJson } from './report.js';
 import { buildPeers, type Subject, subjects } from './subjects.js';
 
 const USAGE = `usage: npm run bench -- SUITE [options]
@@ -15,7 +15,7 @@ suites
 options
   --json FILE          write the rows as JSON
   --plot FILE.svg      draw latency and throughput against size
-  --quick              about two minutes instead of fifteen; rougher
+  --quick              a few minutes instead of a quarter of an hour; rougher
   --only TEXT          only rows whose name contains TEXT
   --subjects A,B       only subjects whose name contains A or B
   --help`;
@@ -61,7 +61,7 @@ async function ipc(args: Arguments): Promise<void> {
   const missing = await buildPeers(args.subjects);
   if (missing.has('c')) throw new Error(`the C programs are the measure: ${missing.get('c')}`);
   const progress = process.stderr.isTTY === true;
-  const { rows, controlNs } = await runIpc({
+  const { rows, controlNs, runs, discarded } = await runIpc({
     ...args,
     missing,
     onProgress: (text) => {
@@ -72,10 +72,19 @@ async function ipc(args: Arguments): Promise<void> {
   const machine = { ...describeMachine(), controlNs: Math.round(controlNs) };
   const report: Report = { suite: 'ipc', machine, rows };
   console.log(formatTable(rows));
+  console.log(trust(controlNs, runs, discarded));
   const targets = ipcTargets(rows);
   if (targets.length > 0) console.log(formatTargets(targets));
   if (args.json !== undefined) writeJson(args.json, report);
   if (args.plot !== undefined) plotIpc(args.plot, report);
+}
+
+/** How far the figures can be believed. */
+function trust(controlNs: number, runs: number, discarded: number): string {
+  const control = `The C control took ${formatValue(controlNs, 'ns')} a round trip`;
+  const share = runs === 0 ? 0 : discarded / runs;
+  const advice = share > 0.5 ? ': the machine was busy, so measure again when it is not' : '';
+  return `${control}; ${discarded} of ${runs} runs were disturbed${advice}.\n`;
 }
 
 const suites: Record<string, (args: Arguments) => Promise<void>> = { ipc };

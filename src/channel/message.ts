@@ -3,6 +3,7 @@
 // A living sender can change these bytes at any time. Whatever measures first and writes after
 // (text decoders) must work on a copy: `text()` and `json()` do.
 import { UkshmError } from '../core/errors.js';
+import { copyWords, WordView } from '../memory/word-view.js';
 import { HeldRecord, RecordCursor } from '../ring/consumer.js';
 import type { Channel } from './channel.js';
 
@@ -45,6 +46,13 @@ export interface MessageCursor {
   readonly id: number;
   /** The bytes in place; allocates a view at each use. */
   readonly bytes: Uint8Array;
+  /**
+   * Copies the message to the start of `target`: for small ones faster than `bytes`, above all
+   * into the same `target` again and again.
+   * @returns the number of bytes copied, `lengthBytes`.
+   * @throws RangeError when `target` is shorter than the message.
+   */
+  copyTo(target: Uint8Array): number;
   /** Keeps the message beyond the handler; it must then be released. */
   take(): Message;
 }
@@ -61,15 +69,37 @@ export interface MessageOwner {
   forward(message: ReceivedMessage, to: Channel, signal: AbortSignal | undefined): Promise<void>;
 }
 
+/** Messages up to this are copied out by words. */
+const WORD_COPY_BYTES_MAX = 256;
+
 export class DrainCursor extends RecordCursor implements MessageCursor {
   readonly #owner: MessageOwner;
-  constructor(owner: MessageOwner, memory: Uint8Array) {
-    super(memory);
+  readonly #target: WordView = new WordView();
+  constructor(owner: MessageOwner, memory: Uint8Array, words: Int32Array) {
+    super(memory, words);
     this.#owner = owner;
   }
 
   get bytes(): Uint8Array {
     return new Uint8Array(this.memory.buffer as ArrayBuffer, this.offset, this.lengthBytes);
+  }
+
+  copyTo(target: Uint8Array): number {
+    const lengthBytes = this.lengthBytes;
+    if (lengthBytes > WORD_COPY_BYTES_MAX || (this.offset & 3) !== 0) {
+      target.set(this.bytes);
+      return lengthBytes;
+    }
+    const words = this.#target.of(target);
+    const count = lengthBytes >> 2;
+    if (words.length < count || words.length === 0) {
+      target.set(this.bytes);
+      return lengthBytes;
+    }
+    copyWords(this.words, this.offset >> 2, words, 0, count);
+    for (let i = count << 2; i < lengthBytes; i++)
+      target[i] = this.memory[this.offset + i] as number;
+    return lengthBytes;
   }
 
   take(): Message {

@@ -70,7 +70,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
     this.#options = options;
     this.#consumer = new RecordConsumer(words, mapping.words, layout, options.alwaysRing);
     this.#releases = new ReleaseWriter(words, ownLayout);
-    this.#cursor = new DrainCursor(this, mapping.bytes);
+    this.#cursor = new DrainCursor(this, mapping.bytes, mapping.words);
   }
 
   get closed(): boolean {
@@ -168,6 +168,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
       else this.#handler(this.#cursor);
     } finally {
       this.#cursor.memory = this.mapping.bytes;
+      this.#cursor.words = this.mapping.words;
       if (this.#atLease !== INLINE) this.#releaseLease(lease, this.#atGeneration, region);
       this.#atLease = INLINE;
     }
@@ -280,7 +281,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
     const generation = (words[index + 3] as number) >>> 0;
     const region = (words[index + 4] as number) >>> 0;
     const type = (words[index + 5] as number) >>> 0;
-    let memory = this.mapping.bytes;
+    let { bytes: memory, words: memoryWords } = this.mapping;
     let start = this.layout.arenaOffset;
     if (region !== 0) {
       const imported = this.#imports.get(region);
@@ -288,6 +289,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
         throw peerMisbehaved(`a message in region ${region}, which is not imported`);
       }
       memory = imported.mapping.bytes;
+      memoryWords = imported.mapping.words;
       start = 0;
     }
     if (offset < start || offset + lengthBytes > memory.length || lease >= RELEASE_SLOTS) {
@@ -301,6 +303,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
     }
     const cursor = this.#cursor;
     cursor.memory = memory;
+    cursor.words = memoryWords;
     cursor.offset = offset;
     cursor.lengthBytes = lengthBytes;
     cursor.type = type;

@@ -17,7 +17,7 @@ import { shower } from './relay-show.js';
 import { interruptible } from './signals.js';
 import { formatBytes, formatMemory, formatMs } from './text.js';
 
-const CHUNK_BYTES_MIN = 1;
+const CHUNK_BYTES_MIN = 512;
 const IN_FLIGHT_BYTES_MAX = 2 ** 28;
 
 const HELP = `
@@ -97,7 +97,7 @@ async function relay(input: string, output: string | undefined, flags: Flags): P
 
 function check(input: string, output: string | undefined, flags: Flags): void {
   if (flags.chunkBytes < CHUNK_BYTES_MIN || flags.inFlight < CHUNK_BYTES_MIN) {
-    throw new UsageError('--chunk-bytes and --in-flight must be at least 1');
+    throw new UsageError(`--chunk-bytes and --in-flight must be at least ${CHUNK_BYTES_MIN}`);
   }
   if (Math.max(flags.chunkBytes, flags.inFlight) > IN_FLIGHT_BYTES_MAX) {
     const most = formatMemory(IN_FLIGHT_BYTES_MAX);

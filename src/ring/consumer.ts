@@ -21,16 +21,21 @@ import { Pause } from './pause.js';
 
 /** After a batch below this, a reader that polls again at once pauses first. */
 const SMALL_BATCH = 8;
+/** Looks of a spin between two questions for the time. */
+const LOOKS_PER_CLOCK = 16;
 
 /** Where the record lies that a drain is at: one object, re-pointed. */
 export class RecordCursor {
   memory: Uint8Array;
+  /** The same memory as words. */
+  words: Int32Array;
   offset = 0;
   lengthBytes = 0;
   type = 0;
   id = 0;
-  constructor(memory: Uint8Array) {
+  constructor(memory: Uint8Array, words: Int32Array) {
     this.memory = memory;
+    this.words = words;
   }
 }
 
@@ -119,13 +124,20 @@ export class RecordConsumer {
   /** Polls for up to `micros`, with a pause before each look. `true` as soon as records wait. */
   spin(micros: number, nowMs: () => number): boolean {
     if (this.available()) return true;
+    // Asking for the time takes as long as an answer: only after the first looks.
+    if (this.#look(nowMs)) return true;
     const deadline = nowMs() + micros / 1000;
     do {
-      for (let i = 0; i < 16; i++) {
-        this.#pause.wait(nowMs);
-        if (this.#readTail()) return true;
-      }
+      if (this.#look(nowMs)) return true;
     } while (nowMs() < deadline);
+    return false;
+  }
+
+  #look(nowMs: () => number): boolean {
+    for (let i = 0; i < LOOKS_PER_CLOCK; i++) {
+      this.#pause.wait(nowMs);
+      if (this.#readTail()) return true;
+    }
     return false;
   }
 

@@ -159,6 +159,16 @@ describe('a record that cannot be true', () => {
     assert.equal(forged(0, 32, TYPE_DESCRIPTOR, DESCRIPTOR_BYTES).read().length, 1);
   });
 
+  it('is as long as the ring: that is no lie, and all of it is held', () => {
+    const ring = forged(0, CAPACITY, 0, CAPACITY - 8);
+    const [held] = ring.read(1, () => true);
+    assert.equal(held.lengthBytes, CAPACITY - 8);
+    assert.equal(ring.consumer.publishHead(), false);
+    ring.release(held);
+    assert.equal(ring.consumer.publishHead(), true);
+    assert.equal(ring.peerWords[HEAD_INDEX], CAPACITY);
+  });
+
   it('comes behind good ones: those are delivered, and the lie is told each time', () => {
     const ring = new Ring();
     advance(ring, 512);

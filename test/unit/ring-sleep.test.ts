@@ -213,6 +213,20 @@ describe('sleep for space', () => {
     }
   });
 
+  it('is a new sleep at each announcement, with or without waking between', () => {
+    const ring = new Ring();
+    while (ring.write(56));
+    ring.producer.publish();
+    for (let round = 0; round < 3; round++) {
+      ring.producer.announceSleep();
+      ring.read(1);
+      assert.equal(giveBack(ring), true);
+    }
+    ring.producer.awake();
+    ring.producer.awake();
+    assert.equal(ring.words[ASLEEP_FOR_SPACE_INDEX] & 1, 0);
+  });
+
   it('is ended by a drain that has moved the head by itself, at a quarter of the ring', () => {
     // The drain publishes the head in its midst, exactly at its last record; then nothing is left
     // to publish, but the sleeper must still be rung.

@@ -72,6 +72,25 @@ describe('a record ring', () => {
     }
   });
 
+  it('sends a buffer whose length changes between two sends', () => {
+    const ring = new Ring();
+    // ECMAScript 2024; Node 20 has it, the compiler's library of 2022 does not know it.
+    const Resizable = ArrayBuffer as unknown as new (
+      length: number,
+      options: object,
+    ) => ArrayBuffer & { resize(length: number): void };
+    const buffer = new Resizable(8, { maxByteLength: 64 });
+    const source = new Uint8Array(buffer);
+    for (const lengthBytes of [8, 8, 8, 64, 64, 64, 4, 4, 4]) {
+      buffer.resize(lengthBytes);
+      source.fill(lengthBytes);
+      ring.producer.tryWrite(source, 0, 0);
+      ring.producer.publish();
+      const [seen] = ring.read();
+      assert.deepEqual(ring.payload(seen), new Uint8Array(lengthBytes).fill(lengthBytes));
+    }
+  });
+
   it('takes exactly what fits, and not a byte more', () => {
     const ring = new Ring();
     for (let i = 0; i < CAPACITY / 256; i++) assert.ok(ring.write(248, i));
