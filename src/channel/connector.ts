@@ -13,6 +13,7 @@ import { Importer, Origin } from './forward.js';
 import { type Deadline, readWithDescriptors, writeAll } from './handshake-io.js';
 import type { Listener } from './listener.js';
 import {
+  both,
   checkArenaBytes,
   checkRingBytes,
   closeAll,
@@ -133,16 +134,13 @@ async function mapBoth(
   const huge = (welcome.flags & FLAG_HUGE_PAGES) !== 0;
   const back = outboxLayout(backRingBytes, backArenaBytes);
   const out = outboxLayout(ringBytes, arenaBytes);
-  await inTime(checkOutbox(theirs, out, huge, true), deadline);
-  await inTime(checkOutbox(ours, back, huge, false), deadline);
-  const own = await mapOwn(ours, back, huge, name);
-  try {
-    const other = await mapPeer(theirs, out, huge, name, describe(peer));
-    return { welcome, ownFd: ours, own, other };
-  } catch (error) {
-    own.close();
-    throw error;
-  }
+  const checks = [checkOutbox(theirs, out, huge, true), checkOutbox(ours, back, huge, false)];
+  await inTime(Promise.all(checks), deadline);
+  const [own, other] = await both(
+    [mapOwn(ours, back, huge, name), mapPeer(theirs, out, huge, name, describe(peer))],
+    (mapping) => mapping.close(),
+  );
+  return { welcome, ownFd: ours, own, other };
 }
 
 interface Meeting {

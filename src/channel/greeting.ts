@@ -13,7 +13,7 @@ import type { Address } from './address.js';
 import { Channel } from './channel.js';
 import { Importer, Origin } from './forward.js';
 import { type Deadline, readExactly, writeAll } from './handshake-io.js';
-import { closeAll, type EndSettings, plausibleSizes, watchPeer } from './meeting.js';
+import { both, closeAll, type EndSettings, plausibleSizes, watchPeer } from './meeting.js';
 import { createOutbox, mapOwn, mapPeer, outboxBytes, sealSize } from './outbox.js';
 import { importRegion } from './visits.js';
 import {
@@ -194,15 +194,12 @@ async function makeOutboxes(greeting: Greeting, sizes: Sizes): Promise<Outboxes>
 }
 
 async function makeBoth(name: string, sizes: Sizes, hugePages: boolean): Promise<Outboxes> {
-  const outFd = await createOutbox(name, sizes.out, hugePages);
-  try {
-    const backFd = await createOutbox(name, sizes.back, hugePages);
-    sealSize(backFd);
-    return { outFd, backFd, hugePages };
-  } catch (error) {
-    closeDescriptor(outFd);
-    throw error;
-  }
+  const [outFd, backFd] = await both(
+    [createOutbox(name, sizes.out, hugePages), createOutbox(name, sizes.back, hugePages)],
+    closeDescriptor,
+  );
+  sealSize(backFd);
+  return { outFd, backFd, hugePages };
 }
 
 interface Meeting {

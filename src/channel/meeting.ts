@@ -78,3 +78,16 @@ export function watchPeer(fd: number, peer: Credentials): number {
 export function closeAll(...fds: number[]): void {
   for (const fd of fds) if (fd >= 0) closeDescriptor(fd);
 }
+
+/** Both results; if one cannot be had, the other is undone. */
+export async function both<T>(
+  work: readonly [Promise<T>, Promise<T>],
+  undo: (result: T) => void,
+): Promise<[T, T]> {
+  const [first, second] = await Promise.allSettled(work);
+  if (first.status === 'fulfilled' && second.status === 'fulfilled') {
+    return [first.value, second.value];
+  }
+  for (const one of [first, second]) if (one.status === 'fulfilled') undo(one.value);
+  throw (first.status === 'rejected' ? first : (second as PromiseRejectedResult)).reason;
+}

@@ -215,7 +215,7 @@ async function killExaminer(
       if (killedNs !== 0 || written < total * share) return;
       [atBytes, totalBytes] = [written, total];
       killedNs = nowNs();
-      process.kill(run.pids.examiner, 'SIGKILL');
+      killIfThere(run.pids.examiner);
     },
   });
   const error = await run.done.then(
@@ -235,6 +235,14 @@ async function killExaminer(
     error: error.message,
     left: leftBehind(folder, Object.values(run.pids), run.names),
   };
+}
+
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It had ended already: the file was through.
+  }
 }
 
 /** Files, processes and names that a relay left; empty: nothing. */
