@@ -76,7 +76,9 @@ static napi_value call_explain_fault(napi_env env, napi_callback_info info) {
   while (i < count && atomic_load(&known[i].start) != 0) i++;
   if (i < MAPPINGS_MAX) {
     known[i].end = (uintptr_t)integer(env, argument[1]);
-    napi_get_value_string_utf8(env, argument[2], known[i].text, TEXT_BYTES, NULL);
+    size_t length = 0;
+    napi_get_value_string_utf8(env, argument[2], known[i].text, TEXT_BYTES, &length);
+    if (length > 0) known[i].text[length - 1] = '\n';  // a long text was cut off
     atomic_store(&known[i].start, (uintptr_t)integer(env, argument[0]));
     if (i == count) atomic_store(&known_count, count + 1);
   }

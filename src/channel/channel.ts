@@ -97,6 +97,7 @@ export class Channel implements AsyncIterable<Message> {
 
   /** As `tryLoan`, but waits while full. Waiting sends and loans are served in order. */
   async loan(lengthBytes: number, options?: MessageOptions & WaitOptions): Promise<Loan> {
+    if (this.#closing !== undefined) throw this.#end?.error ?? this.#closedError();
     const attempt = (): Loan | undefined =>
       this.#guard(() => this.#sender.tryLoan(lengthBytes, options?.type ?? 0, options?.id ?? 0));
     return this.#space.when(attempt, options?.signal);
@@ -121,6 +122,7 @@ export class Channel implements AsyncIterable<Message> {
   /** As `trySend`, but waits while full; `bytes` may be reused when it resolves. */
   async send(bytes: Uint8Array, options?: MessageOptions & WaitOptions): Promise<void> {
     const { type = 0, id = 0, signal } = options ?? {};
+    if (this.#closing !== undefined) throw this.#end?.error ?? this.#closedError();
     await this.#space.when(
       () => this.#guard(() => this.#sender.trySend(bytes, type, id, true) || undefined),
       signal,
@@ -246,15 +248,15 @@ export class Channel implements AsyncIterable<Message> {
   }
 
   async #close(signal: AbortSignal | undefined): Promise<void> {
+    const stop = (): true => {
+      this.#sender.stop(this.#closedError());
+      this.#sender.publish();
+      this.#receiver.markClosing(STATE_CLOSING);
+      this.#link.ring();
+      return true;
+    };
     try {
       if (this.#end === undefined) {
-        const stop = (): true => {
-          this.#sender.stop(this.#closedError());
-          this.#sender.publish();
-          this.#receiver.markClosing(STATE_CLOSING);
-          this.#link.ring();
-          return true;
-        };
         await this.#space.when(stop, signal);
         const drained = (): true | undefined =>
           this.#end !== undefined || this.#receiver.peerClosing() || this.#sender.drained()
@@ -266,6 +268,8 @@ export class Channel implements AsyncIterable<Message> {
       // The peer died or misbehaved meanwhile: then the channel has ended, which was the wish.
       if (signal?.aborted) throw error;
     } finally {
+      // Also where the signal came first: the peer shall not take this side for dead.
+      if (this.#end === undefined) stop();
       this.#finish({ reason: 'closed' });
       this.#dispose();
     }

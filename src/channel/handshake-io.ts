@@ -62,7 +62,7 @@ export function whenReady<T>(
       reject(signal.reason);
       return;
     }
-    signal?.addEventListener('abort', aborted);
+    signal?.addEventListener('abort', aborted, { once: true });
     poller().watch(fd, events, step);
     step();
   });

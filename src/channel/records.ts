@@ -72,9 +72,9 @@ export class RecordWaits {
 
   #state(): boolean | undefined {
     if (this.#receiver.available()) return true;
-    if (this.#atEnd()) return false;
+    if (!this.#atEnd()) return undefined;
     // The peer published its last before it said that it closes: look once more.
-    return this.#receiver.available() ? true : undefined;
+    return this.#receiver.available();
   }
 
   /** Announces, looks once more, and leaves the rest to the doorbell. */

@@ -4,7 +4,7 @@ import { nextTurn, nowMs } from '../sys/clock.js';
 
 /** How long reads or sends may go on in a row before other work gets its turn. */
 const TURN_MS = 2;
-const STEPS_PER_CLOCK = 256;
+const STEPS_PER_CLOCK = 32;
 
 export class Turns {
   #steps = 0;

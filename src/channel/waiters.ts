@@ -41,7 +41,7 @@ export class Waiters {
           reject(error);
         },
       };
-      signal?.addEventListener('abort', aborted);
+      signal?.addEventListener('abort', aborted, { once: true });
       this.#queue.push(waiter);
     });
   }
@@ -77,7 +77,7 @@ export function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | unde
   return new Promise<T>((resolve, reject) => {
     const aborted = (): void => reject(signal.reason);
     if (signal.aborted) aborted();
-    signal.addEventListener('abort', aborted);
+    signal.addEventListener('abort', aborted, { once: true });
     promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', aborted));
   });
 }

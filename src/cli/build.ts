@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
+import type { Feature } from '../sys/probe.js';
 import { print, printJson } from './print.js';
 import { formatMs } from './text.js';
 
@@ -45,6 +46,21 @@ export function addBuild(program: Command): void {
       if (json) printJson(built);
       else print(`${built.addon}\nbuilt in ${formatMs(built.milliseconds)}, and it loads`);
     });
+}
+
+/** Whether `ukshm build` would find what it needs; for `ukshm doctor`. */
+export function buildFeature(): Feature {
+  const name = 'ukshm build';
+  const use = 'only where no prebuilt addon fits';
+  try {
+    const compiler = findCompiler();
+    const headers = findHeaders(undefined);
+    return { name, available: true, why: `${compiler}, ${headers}; needed ${use}`, cure: '' };
+  } catch (error) {
+    if (!(error instanceof BuildError)) throw error;
+    const [why, cure] = error.message.split(': ');
+    return { name, available: false, why: `${why}; needed ${use}`, cure };
+  }
 }
 
 function build(headers: string | undefined): Built {

@@ -1,7 +1,9 @@
 // `ukshm doctor`: what ukshm can use here, for this user, this kernel and this container.
+import { existsSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import type { Command } from 'commander';
 import type { Feature } from '../sys/probe.js';
+import { buildFeature } from './build.js';
 import { print, printJson } from './print.js';
 import { styleFor, wrap } from './text.js';
 
@@ -25,23 +27,44 @@ export function addDoctor(program: Command): void {
 async function examine(): Promise<readonly Feature[]> {
   try {
     const { probe } = await import('../sys/probe.js');
-    return probe();
+    return [...probe(), buildFeature()];
   } catch (error) {
     if ((error as { code?: string }).code !== 'ERR_UKSHM_ADDON') throw error;
     const why = (error as Error).message;
-    return [{ name: 'addon', available: false, why, cure: 'npx ukshm build' }];
+    return [{ name: 'addon', available: false, why, cure: 'npx ukshm build' }, buildFeature()];
   }
 }
 
-function surroundings(): Record<string, string> {
-  const user = `${process.geteuid?.() ?? ''}`;
-  return { kernel: release(), node: process.version, platform: `linux-${process.arch}`, user };
+interface Surroundings {
+  readonly kernel: string;
+  readonly node: string;
+  readonly platform: string;
+  readonly uid: number;
+  /** Which kind of container, if it says so. */
+  readonly container?: string;
+}
+
+function surroundings(): Surroundings {
+  const uid = process.geteuid?.() ?? 0;
+  const platform = `linux-${process.arch}`;
+  return { kernel: release(), node: process.version, platform, uid, container: container() };
+}
+
+/** The marks that the usual container managers leave. */
+function container(): string | undefined {
+  if (existsSync('/.dockerenv')) return 'docker';
+  if (existsSync('/run/.containerenv')) return 'podman';
+  if (existsSync('/run/systemd/container')) {
+    return readFileSync('/run/systemd/container', 'utf8').trim();
+  }
+  return process.env.KUBERNETES_SERVICE_HOST === undefined ? undefined : 'kubernetes';
 }
 
 function report(features: readonly Feature[]): string {
   const style = styleFor(process.stdout);
-  const { kernel, node, platform, user } = surroundings();
-  const heading = `Linux ${kernel}, ${platform}, Node ${node}, user ${user}`;
+  const { kernel, node, platform, uid, container } = surroundings();
+  const inside = container === undefined ? '' : `, in a container (${container})`;
+  const heading = `Linux ${kernel}, ${platform}, Node ${node}, user ${uid}${inside}`;
   const blocks = features.map(({ name, available, why, cure }) => {
     const mark = available ? style.good('yes') : style.bad('no ');
     const lines = [`${mark}   ${style.bold(name)}`];

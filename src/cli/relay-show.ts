@@ -113,7 +113,7 @@ function tableText(options: RelayOptions, rows: readonly Row[], style: Style): s
   const what = options.hash === false ? 'without the hash' : 'with SHA-256';
   return [
     `The same job, ${what}, from the first byte to the last, on ${availableParallelism()} CPUs`,
-    `(the median of ${count === 1 ? '1 run' : `${count} runs in turn`}; the time for fsync is not counted):`,
+    `(${count === 1 ? '1 run' : `the median of ${count} runs in turn`}; the time for fsync is not counted):`,
     '',
     table([faster, second, ...body], align),
   ].join('\n');

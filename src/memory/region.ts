@@ -161,7 +161,9 @@ export class Region {
     const notes: string[] = [];
     const { fd, sizeBytes, hugePages } = allocatePages(name, options.sizeBytes, wantsHuge, notes);
     let mapping: Mapping;
+    let granule: number;
     try {
+      granule = granuleFor(sizeBytes, options.granuleBytes);
       if (addSeals(fd, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
         throw new UkshmError('ERR_UKSHM_UNSUPPORTED', 'this kernel cannot seal a memfd');
       }
@@ -178,7 +180,6 @@ export class Region {
       closeDescriptor(fd);
       throw error;
     }
-    const granule = granuleFor(sizeBytes, options.granuleBytes);
     const inode = stat(fd, 'inode');
     const handle = { fd, inode, sizeBytes, name, hugePages, wired: locked, shared };
     return new Region(mapping, handle, notes, granule);

@@ -28,10 +28,10 @@ import {
 import { type Ending, RelayError, reasonOf, rootCause } from './failure.js';
 import { discardOutput, planOutput, publishOutput } from './output.js';
 
-/** A system call on half a mebibyte costs fifty times what its hand-over costs us. */
-export const CHUNK_BYTES_DEFAULT: number = 1 << 19;
-/** Read, but not yet written: what stays in the cache between the reader and the writer. */
-export const IN_FLIGHT_BYTES_DEFAULT: number = 2 << 20;
+/** A system call on a mebibyte costs a hundred times what its hand-over costs us. */
+export const CHUNK_BYTES_DEFAULT: number = 1 << 20;
+/** Read, but not yet written: four chunks, so that none of the three waits for a single other. */
+export const IN_FLIGHT_BYTES_DEFAULT: number = 4 << 20;
 /** How long the others may take to notice by themselves, before they are killed. */
 const GRACE_MS = 250;
 
@@ -195,10 +195,11 @@ function flow(
   options: RelayOptions,
   frames: Partial<Record<Role, FrameReport>>,
 ): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const stop = (): void => reject(STOPPED);
+  let stop = (): void => {};
+  const flowed = new Promise<void>((resolve, reject) => {
+    stop = () => reject(STOPPED);
     if (options.signal?.aborted) stop();
-    options.signal?.addEventListener('abort', stop, { once: true });
+    options.signal?.addEventListener('abort', stop);
     const total = regularSize(options.input);
     for (const child of children) {
       child.process.once('exit', (status, signal) => {
@@ -230,6 +231,7 @@ function flow(
       order(child, { kind: 'start', job: { ...job, role: child.role } });
     }
   });
+  return flowed.finally(() => options.signal?.removeEventListener('abort', stop));
 }
 
 function order(child: Child, message: ToChild): void {

@@ -55,7 +55,9 @@ export function getSealsAsync(fd: number): Promise<number> {
 
 /** A second descriptor for the same file, closed on exec. */
 export function duplicate(fd: number): number {
-  return check(addon.fcntl(fd, F_DUPFD_CLOEXEC, 3), 'fcntl(F_DUPFD_CLOEXEC)');
+  const copy = check(addon.fcntl(fd, F_DUPFD_CLOEXEC, 3), 'fcntl(F_DUPFD_CLOEXEC)');
+  addon.own(copy);
+  return copy;
 }
 
 /** What `stat` tells of a descriptor. */

@@ -1,6 +1,7 @@
 // Starts and ends the processes of the tests in this folder, and looks at what they leave.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -21,6 +22,15 @@ export const DEATH_MS = 2_000;
 
 const ACTOR = fixture('actor');
 let lastName = 0;
+
+/** Whether every user may read the compiled actor: then it can run as another one. */
+export const ACTOR_IS_READABLE: boolean = isReadableByAll(ACTOR);
+
+function isReadableByAll(path: string): boolean {
+  const folder = dirname(path);
+  const wanted = path === ACTOR ? 0o4 : 0o1;
+  return (statSync(path).mode & wanted) !== 0 && (folder === path || isReadableByAll(folder));
+}
 
 /** The compiled script of a fixture. */
 export function fixture(name: string): string {

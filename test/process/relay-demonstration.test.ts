@@ -4,7 +4,7 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { DemonstrationReport } from '../../src/relay/demonstration.js';
-import { folderFor, noise, sha256, ukshm } from './relay-tools.js';
+import { commandsIn, folderFor, noise, sha256, start, ukshm, until } from './relay-tools.js';
 
 const isRoot = process.geteuid?.() === 0;
 
@@ -71,6 +71,22 @@ describe('the demonstration', () => {
     }
     assert.deepEqual(readdirSync(folder), ['input']);
   });
+
+  for (const stage of ['relay/reader.js', 'baselines/pipe-stage.js', 'baselines/send-stage.js']) {
+    it(`stops at Ctrl-C during ${stage} and leaves no file and no process`, async (t) => {
+      const folder = folderFor(t);
+      const env = { ...process.env, TMPDIR: folder };
+      writeFileSync(join(folder, 'input'), noise(8_000_000));
+      const relay = start(['relay', join(folder, 'input')], { env });
+      await until(`a process of ${stage}`, () => commandsIn(folder).some((c) => c.includes(stage)));
+      process.kill(relay.child.pid as number, 'SIGINT');
+      const { status, stderr } = await relay.ended;
+      assert.equal(status, 130);
+      assert.match(stderr, /^ukshm: [^\n]+ \(SIGINT\)\n$/);
+      await until('all processes to be gone', () => commandsIn(folder).length === 0);
+      assert.deepEqual(readdirSync(folder), ['input']);
+    });
+  }
 
   it('asks for an output where the input can be read only once', async () => {
     const { status, stderr } = await ukshm(['relay', '-']);

@@ -175,3 +175,12 @@ function socketsOf(pid: number): string[] {
 export function nameIsInUse(name: string): boolean {
   return contentOf('/proc/net/unix').includes(name);
 }
+
+/** Command lines of the processes that have `folder` as their folder for temporary files. */
+export function commandsIn(folder: string): string[] {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  const ours = pids.filter((pid) =>
+    contentOf(`/proc/${pid}/environ`).includes(`TMPDIR=${folder}\0`),
+  );
+  return ours.map((pid) => contentOf(`/proc/${pid}/cmdline`)).filter((command) => command !== '');
+}

@@ -1,6 +1,6 @@
 // The relay as a user runs it: whole files, pipes, options, and what it prints.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import {
   chmodSync,
   createWriteStream,
@@ -114,6 +114,29 @@ describe('relay', () => {
     const { status, stdout } = await ukshm(['relay', process.execPath, '/dev/null', '--no-hash']);
     assert.equal(status, 0);
     assert.doesNotMatch(stdout.toString(), /sha256/);
+  });
+});
+
+describe('the progress bar', () => {
+  const noTerminal = spawnSync('script', ['--version']).status !== 0;
+  it('is drawn on a terminal and wiped at the end', {
+    skip: noTerminal && 'needs script(1): apt-get install bsdutils',
+  }, async (t) => {
+    const folder = folderFor(t);
+    writeFileSync(join(folder, 'input'), noise(MB));
+    const slow = 'export default () => new Promise((resolve) => setTimeout(resolve, 30));';
+    writeFileSync(join(folder, 'slow.mjs'), slow);
+    const relay = `relay input output --examine slow.mjs --chunk-bytes 64K`;
+    const command = `"${process.execPath}" "${MAIN}" ${relay}`;
+    const terminal = spawn('script', ['-qec', command, '/dev/null'], { cwd: folder });
+    let text = '';
+    terminal.stdout.on('data', (piece: Buffer) => {
+      text += piece;
+    });
+    const status = await new Promise((resolve) => terminal.once('close', resolve));
+    assert.equal(status, 0);
+    assert.match(text, /█+░+ +\d+ % {2}\d+ kB of 1\.0 MB/);
+    assert.ok(text.includes('\r\x1b[2K1.0 MB in '), 'the summary begins at the left');
   });
 });
 
