@@ -2,12 +2,23 @@
 #include "addon.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-/// Open descriptors as a bitmap, so that a worker killed at any moment leaks none.
+/// Mappings at a time between mmap(2) and the buffer that answers for them: one, in truth.
+#define RANGES_MAX 8
+
+typedef struct {
+  uintptr_t address;
+  size_t length_bytes;  // 0: the entry is free
+} range;
+
+/// What a worker killed at any moment would leave: open descriptors, as a bitmap, and mappings that
+/// no buffer's finalizer frees yet.
 typedef struct {
   uint8_t *bits;
   size_t capacity_bytes;
+  range ranges[RANGES_MAX];
 } instance;
 
 void arguments(napi_env env, napi_callback_info info, napi_value out[ARGUMENTS_MAX]) {
@@ -77,6 +88,24 @@ void disown_descriptor(napi_env env, int fd) {
   if (byte < own->capacity_bytes) own->bits[byte] &= (uint8_t)~(1U << (fd % 8));
 }
 
+void own_range(napi_env env, uintptr_t address, size_t length_bytes) {
+  instance *own = NULL;
+  if (napi_get_instance_data(env, (void **)&own) != napi_ok || own == NULL) return;
+  for (size_t i = 0; i < RANGES_MAX; i++) {
+    if (own->ranges[i].length_bytes != 0) continue;
+    own->ranges[i] = (range){address, length_bytes};
+    return;
+  }
+}
+
+void disown_range(napi_env env, uintptr_t address) {
+  instance *own = NULL;
+  if (napi_get_instance_data(env, (void **)&own) != napi_ok || own == NULL) return;
+  for (size_t i = 0; i < RANGES_MAX; i++) {
+    if (own->ranges[i].address == address) own->ranges[i].length_bytes = 0;
+  }
+}
+
 static void finish_instance(napi_env env, void *data, void *hint) {
   (void)env;
   (void)hint;
@@ -85,6 +114,11 @@ static void finish_instance(napi_env env, void *data, void *hint) {
     for (int bit = 0; own->bits[byte] != 0 && bit < 8; bit++) {
       if (own->bits[byte] & (1U << bit)) close((int)(byte * 8) + bit);
     }
+  }
+  for (size_t i = 0; i < RANGES_MAX; i++) {
+    if (own->ranges[i].length_bytes == 0) continue;
+    forget_mapping(own->ranges[i].address, own->ranges[i].length_bytes);
+    munmap((void *)own->ranges[i].address, own->ranges[i].length_bytes);
   }
   free(own->bits);
   free(own);

@@ -33,6 +33,9 @@ napi_value number(napi_env env, double value);
 /// Descriptors that this environment opened: what a terminated worker leaves is closed for it.
 void own_descriptor(napi_env env, int fd);
 void disown_descriptor(napi_env env, int fd);
+/// The same for a mapping, until a buffer's finalizer answers for it.
+void own_range(napi_env env, uintptr_t address, size_t length_bytes);
+void disown_range(napi_env env, uintptr_t address);
 
 typedef struct {
   const char *name;

@@ -37,9 +37,14 @@ static napi_value call_ftruncate(napi_env env, napi_callback_info info) {
 static napi_value call_fcntl(napi_env env, napi_callback_info info) {
   napi_value argument[ARGUMENTS_MAX];
   arguments(env, info, argument);
+  int command = (int)integer(env, argument[1]);
   // Through syscall(2): glibc 2.28 renamed fcntl to fcntl64.
-  return answer(env, syscall(SYS_fcntl, (int)integer(env, argument[0]),
-                             (int)integer(env, argument[1]), (long)integer(env, argument[2])));
+  int result = (int)syscall(SYS_fcntl, (int)integer(env, argument[0]), command,
+                            (long)integer(env, argument[2]));
+  int saved = errno;
+  if (command == F_DUPFD_CLOEXEC) own_descriptor(env, result);
+  errno = saved;
+  return answer(env, result);
 }
 
 static napi_value call_close(napi_env env, napi_callback_info info) {
@@ -68,16 +73,19 @@ static napi_value call_flock(napi_env env, napi_callback_info info) {
 static napi_value call_mmap(napi_env env, napi_callback_info info) {
   napi_value argument[ARGUMENTS_MAX];
   arguments(env, info, argument);
-  void *mapped = mmap((void *)(uintptr_t)integer(env, argument[0]),
-                      (size_t)integer(env, argument[1]), (int)integer(env, argument[2]),
+  void *wanted = (void *)(uintptr_t)integer(env, argument[0]);
+  size_t length_bytes = (size_t)integer(env, argument[1]);
+  void *mapped = mmap(wanted, length_bytes, (int)integer(env, argument[2]),
                       (int)integer(env, argument[3]), (int)integer(env, argument[4]), 0);
   if (mapped == MAP_FAILED) return number(env, -(double)errno);
+  if (wanted == NULL) own_range(env, (uintptr_t)mapped, length_bytes);
   return number(env, (double)(uintptr_t)mapped);
 }
 
 static napi_value call_munmap(napi_env env, napi_callback_info info) {
   napi_value argument[ARGUMENTS_MAX];
   arguments(env, info, argument);
+  disown_range(env, (uintptr_t)integer(env, argument[0]));
   return answer(env, munmap((void *)(uintptr_t)integer(env, argument[0]),
                             (size_t)integer(env, argument[1])));
 }
@@ -144,6 +152,7 @@ static napi_value call_wrap(napi_env env, napi_callback_info info) {
     free(range);
     return number(env, status == napi_no_external_buffers_allowed ? -EPERM : -ENOMEM);
   }
+  disown_range(env, range->address);
   return result;
 }
 

@@ -7,9 +7,10 @@
 // under a lock on its folder, so that two cannot both take it over and nothing is left beside it.
 import { closeSync, openSync, unlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { EADDRINUSE, ECONNREFUSED, ENOENT } from '../abi/errno.js';
+import { EADDRINUSE, EAGAIN, ECONNREFUSED, ENOENT } from '../abi/errno.js';
 import { LOCK_EX, LOCK_NB, LOCK_UN } from '../abi/file.js';
 import { invalidArgument, SyscallError, UkshmError } from '../core/errors.js';
+import { afterAlive, nowMs } from '../sys/clock.js';
 import { closeDescriptor } from '../sys/memory.js';
 import { ownUid } from '../sys/process.js';
 import {
@@ -26,6 +27,9 @@ import { describe } from './access.js';
 /** Abstract names start so; the number is the version of the meeting. */
 export const ABSTRACT_PREFIX = 'ukshm/1/';
 const BACKLOG = 256;
+/** Others hold the lock on a folder for some 100 µs. */
+const LOCK_PAUSE_MS = 1;
+const LOCK_PATIENCE_MS = 5000;
 
 /** Where one meets. */
 export interface Address {
@@ -50,13 +54,11 @@ export function addressOfName(name: string, uid: number = ownUid()): Address {
 }
 
 /** A socket that listens at the address. @throws `ERR_UKSHM_NAME_IN_USE` and who has it. */
-export function listenAt(address: Address): number {
+export async function listenAt(address: Address): Promise<number> {
   const fd = unixSocket();
   try {
-    if (address.abstract) bindOrSay(fd, address);
-    else whileLocked(dirname(address.name), () => bindPath(fd, address));
-    const result = startListening(fd, BACKLOG);
-    if (result < 0) throw new SyscallError('listen', result);
+    if (address.abstract) takeName(fd, address);
+    else await whileLocked(dirname(address.name), () => takePath(fd, address));
     return fd;
   } catch (error) {
     closeDescriptor(fd);
@@ -65,10 +67,10 @@ export function listenAt(address: Address): number {
 }
 
 /** Removes the socket file of a path at which nobody listens any more. */
-export function removeStale(address: Address): void {
+export async function removeStale(address: Address): Promise<void> {
   if (address.abstract) return;
   try {
-    whileLocked(dirname(address.name), () => {
+    await whileLocked(dirname(address.name), () => {
       if (occupant(address) === 'nobody') unlinkSync(address.name);
     });
   } catch {
@@ -76,14 +78,19 @@ export function removeStale(address: Address): void {
   }
 }
 
-function bindPath(fd: number, address: Address): void {
+function takePath(fd: number, address: Address): void {
   if (occupant(address) === 'nobody') unlinkSync(address.name);
-  bindOrSay(fd, address);
+  // Listens under the same lock: bound alone it would look like one that nobody is behind.
+  takeName(fd, address);
 }
 
-function bindOrSay(fd: number, address: Address): void {
+function takeName(fd: number, address: Address): void {
   const result = bind(fd, address.bytes);
-  if (result === 0) return;
+  if (result === 0) {
+    const listening = startListening(fd, BACKLOG);
+    if (listening < 0) throw new SyscallError('listen', listening);
+    return;
+  }
   if (result !== -EADDRINUSE) {
     throw new SyscallError('bind', result, `cannot listen at '${address.name}'`);
   }
@@ -109,13 +116,17 @@ function occupant(address: Address): string {
 }
 
 /** Runs `action` under an exclusive lock on a folder: it vanishes with its holder. */
-function whileLocked(folder: string, action: () => void): void {
+async function whileLocked(folder: string, action: () => void): Promise<void> {
   const fd = openSync(folder, 'r');
   try {
-    for (let attempt = 0; ; attempt++) {
+    const start = nowMs();
+    for (;;) {
       const result = fileLock(fd, LOCK_EX | LOCK_NB);
       if (result === 0) break;
-      if (attempt === 1000) throw new SyscallError('flock', result, `'${folder}' stays locked`);
+      if (result !== -EAGAIN || nowMs() - start > LOCK_PATIENCE_MS) {
+        throw new SyscallError('flock', result, `'${folder}' stays locked`);
+      }
+      await new Promise<void>((resolve) => afterAlive(LOCK_PAUSE_MS, resolve));
     }
     action();
   } finally {

@@ -10,7 +10,7 @@ import { type Access, checkAccess, describe } from './access.js';
 import { type Address, addressOfName } from './address.js';
 import { Channel } from './channel.js';
 import { Importer, Origin } from './forward.js';
-import { type Deadline, readWithDescriptors, writeAll } from './handshake-io.js';
+import { type Deadline, readWithDescriptors, writeAll, writeHello } from './handshake-io.js';
 import type { Listener } from './listener.js';
 import {
   both,
@@ -80,7 +80,7 @@ export async function connect(name: string, options: ConnectOptions = {}): Promi
   const { fd, address, peer } = await reach(addresses, owner, options.wait ?? false, deadline);
   const fds = new Int32Array(2).fill(-1);
   try {
-    await writeAll(fd, encodeHello(hello), NO_DESCRIPTORS, deadline);
+    await writeHello(fd, encodeHello(hello), deadline);
     const bytes = await readWithDescriptors(fd, WELCOME_BYTES, fds, deadline);
     const welcome = decodeWelcome(bytes, name);
     const mapped = await mapBoth(fds, welcome, name, peer, deadline);

@@ -58,7 +58,8 @@ export interface Greeting {
   /** Open channels and their bytes. */
   readonly channels: Map<Channel, number>;
   readonly exports: Map<string, ExportedOutbox>;
-  /** Bytes promised to each user, meetings under way included. */
+  /** What is promised, meetings under way included: channels, and bytes to each user. */
+  readonly promised: { channels: number };
   readonly bytesByUser: Map<number, number>;
   readonly info: () => object;
 }
@@ -155,9 +156,10 @@ async function open(
   if (typeof sizes === 'string') return refuse(fd, sizes, deadline);
   const bytes = sizes.out.totalBytes + sizes.back.totalBytes;
   const promised = greeting.bytesByUser.get(peer.uid) ?? 0;
-  if (greeting.channels.size >= greeting.maxChannels) return refuse(fd, 'limit', deadline);
+  if (greeting.promised.channels >= greeting.maxChannels) return refuse(fd, 'limit', deadline);
   if (promised + bytes > greeting.maxBytesPerUser) return refuse(fd, 'limit', deadline);
   const account = (delta: number): void => {
+    greeting.promised.channels += Math.sign(delta);
     const total = (greeting.bytesByUser.get(peer.uid) ?? 0) + delta;
     if (total > 0) greeting.bytesByUser.set(peer.uid, total);
     else greeting.bytesByUser.delete(peer.uid);

@@ -103,6 +103,15 @@ export function readWithDescriptors(
   });
 }
 
+/** Sends a HELLO. A listener that refuses may have hung up before it: its answer is still read. */
+export async function writeHello(fd: number, hello: Uint8Array, deadline: Deadline): Promise<void> {
+  try {
+    await writeAll(fd, hello, new Int32Array(0), deadline);
+  } catch (error) {
+    if (!(error instanceof UkshmError && error.code === 'ERR_UKSHM_PEER_GONE')) throw error;
+  }
+}
+
 /** Sends all of `bytes`; the descriptors go with the first byte. */
 export function writeAll(
   fd: number,

@@ -77,7 +77,7 @@ export class Listener implements AsyncIterable<Channel> {
   readonly name: string;
   readonly #address: Address;
   readonly #greeting: Greeting;
-  readonly #fd: number;
+  #fd = -1;
   readonly #ready: Channel[] = [];
   readonly #waiters: Waiters = new Waiters();
   readonly #meetings: Map<number, number> = new Map();
@@ -117,13 +117,21 @@ export class Listener implements AsyncIterable<Channel> {
       settings: endSettings(options),
       channels: new Map(),
       exports: new Map(),
+      promised: { channels: 0 },
       bytesByUser: new Map(),
       info: () => this.info(),
     };
-    this.#fd = listenAt(address);
+  }
+
+  /** @internal For `listen`: takes the name. */
+  async open(signal: AbortSignal | undefined): Promise<void> {
+    this.#fd = await listenAt(this.#address);
     poller().watch(this.#fd, EPOLLIN, () => this.#onConnections());
     this.#alive.start();
-    options.signal?.addEventListener('abort', () => void this.close(), { once: true });
+    signal?.addEventListener('abort', () => void this.close(), { once: true });
+    if (!signal?.aborted) return;
+    await this.close();
+    throw signal.reason;
   }
 
   /** The next channel. @throws UkshmError `ERR_UKSHM_CLOSED`; the signal's reason. */
@@ -153,12 +161,12 @@ export class Listener implements AsyncIterable<Channel> {
     poller().unwatch(this.#fd);
     closeDescriptor(this.#fd);
     this.#alive.end();
-    removeStale(this.#address);
     this.#waiters.failAll(closedError(`the listener '${this.name}'`));
     const aborted = AbortSignal.abort();
     await Promise.allSettled(
       this.#ready.splice(0).map((channel) => channel.close({ signal: aborted })),
     );
+    await removeStale(this.#address);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -280,5 +288,7 @@ export class Listener implements AsyncIterable<Channel> {
  */
 export async function listen(name: string, options: ListenOptions = {}): Promise<Listener> {
   options.signal?.throwIfAborted();
-  return new Listener(addressOfName(name), options);
+  const listener = new Listener(addressOfName(name), options);
+  await listener.open(options.signal);
+  return listener;
 }

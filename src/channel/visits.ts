@@ -6,7 +6,7 @@ import { afterAlive } from '../sys/clock.js';
 import { closeAsync, closeDescriptor } from '../sys/memory.js';
 import { type Access, describe } from './access.js';
 import type { Address } from './address.js';
-import { type Deadline, readExactly, readWithDescriptors, writeAll } from './handshake-io.js';
+import { type Deadline, readExactly, readWithDescriptors, writeHello } from './handshake-io.js';
 import { MEETING_TIMEOUT_MS, plausibleSizes } from './meeting.js';
 import { checkOutbox, mapPeer } from './outbox.js';
 import { reach } from './reach.js';
@@ -22,8 +22,6 @@ import {
   WELCOME_BYTES,
 } from './wire.js';
 
-const NO_DESCRIPTORS = new Int32Array(0);
-
 /** Maps the outbox named by `frame` through its owner's listener. @throws as `connect`. */
 export async function importRegion(frame: ImportFrame, owner: Access): Promise<Mapping> {
   const deadline: Deadline = { what: 'importing a region', timeoutMs: MEETING_TIMEOUT_MS };
@@ -31,7 +29,7 @@ export async function importRegion(frame: ImportFrame, owner: Access): Promise<M
   const { fd, peer } = await reach([address], owner, false, deadline);
   const fds = new Int32Array(1).fill(-1);
   try {
-    await writeAll(fd, encodeHello(plainHello('import', frame.token)), NO_DESCRIPTORS, deadline);
+    await writeHello(fd, encodeHello(plainHello('import', frame.token)), deadline);
     const bytes = await readWithDescriptors(fd, WELCOME_BYTES, fds, deadline);
     const welcome = decodeWelcome(bytes, address.name);
     if (!plausibleSizes(welcome.ringBytes, welcome.arenaBytes)) {
@@ -54,7 +52,7 @@ export async function askInfo(address: Address, timeoutMs: number): Promise<stri
   const { fd } = await reach([address], () => true, false, deadline);
   try {
     const hello = plainHello('info', new Uint8Array(TOKEN_BYTES));
-    await writeAll(fd, encodeHello(hello), NO_DESCRIPTORS, deadline);
+    await writeHello(fd, encodeHello(hello), deadline);
     const welcome = decodeWelcome(await readExactly(fd, WELCOME_BYTES, deadline), address.name);
     if (welcome.ringBytes > 2 ** 24) throw peerMisbehaved('its answer is too long');
     return Buffer.from(await readExactly(fd, welcome.ringBytes, deadline)).toString('utf8');

@@ -12,6 +12,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { statSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -114,7 +115,7 @@ export function startRelay(options: RelayOptions): RelayRun {
     output,
     chunkBytes: options.chunkBytes ?? CHUNK_BYTES_DEFAULT,
     inFlightBytes: options.inFlightBytes ?? IN_FLIGHT_BYTES_DEFAULT,
-    spinMicros: options.spinMicros,
+    spinMicros: options.spinMicros ?? spinMicros(),
     hash: options.hash ?? true,
     examine: options.examine === undefined ? undefined : resolve(options.examine),
     reportFrame: options.reportFrames ?? false,
@@ -122,6 +123,11 @@ export function startRelay(options: RelayOptions): RelayRun {
   };
   const done = supervise(children, { job, options, output });
   return { pids, done, output, names };
+}
+
+/** Three processes that spin on fewer processors keep each other from running. */
+function spinMicros(): number | undefined {
+  return availableParallelism() > ROLES.length ? undefined : 0;
 }
 
 function plan(output: string | undefined): OutputFile {

@@ -55,9 +55,7 @@ export function getSealsAsync(fd: number): Promise<number> {
 
 /** A second descriptor for the same file, closed on exec. */
 export function duplicate(fd: number): number {
-  const copy = check(addon.fcntl(fd, F_DUPFD_CLOEXEC, 3), 'fcntl(F_DUPFD_CLOEXEC)');
-  addon.own(copy);
-  return copy;
+  return check(addon.fcntl(fd, F_DUPFD_CLOEXEC, 3), 'fcntl(F_DUPFD_CLOEXEC)');
 }
 
 /** What `stat` tells of a descriptor. */
