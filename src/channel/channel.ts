@@ -74,7 +74,7 @@ export class Channel implements AsyncIterable<Message> {
     this.#importer.start((bytes) => this.#link.sendFrame(bytes), this.#receiver);
     this.#link = new Link(parts.fd, parts.pidfd, {
       onRing: () => this.#onRing(),
-      onFrame: (bytes) => this.#guard(() => this.#importer.onFrame(bytes)),
+      onFrame: (bytes) => this.#onFrame(bytes),
       onHangUp: () => this.#onHangUp(),
       onError: (error) => this.#fail(error),
     });
@@ -305,6 +305,14 @@ export class Channel implements AsyncIterable<Message> {
     } catch (error) {
       this.#fail(error);
       return true;
+    }
+  }
+
+  #onFrame(bytes: Uint8Array): void {
+    try {
+      this.#importer.onFrame(bytes);
+    } catch (error) {
+      this.#fail(error);
     }
   }
 

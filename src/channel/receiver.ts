@@ -143,6 +143,8 @@ export class Receiver implements RecordVisitor, MessageOwner {
     this.#handler = undefined;
     this.#one = undefined;
     this.#consumer.drain(this.#cursor, this, 1, nowMs);
+    // Padding and descriptors that were read owe nobody anything: the sender may need their room.
+    if (this.#one === undefined) this.#settle();
     return this.#one;
   }
 

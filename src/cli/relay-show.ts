@@ -16,6 +16,9 @@ const NAMES: Readonly<Record<Way, string>> = {
   blocking: 'pipes, blocking calls',
 };
 
+const DIRECT_NOTE =
+  "With ukshm the disk took the bytes out of the reader's pages (O_DIRECT; --no-direct: not so).";
+
 /** Prints each step when it is there, and what is being measured on the progress line. */
 export function shower(options: RelayOptions, progress: Progress): Demonstration {
   const style = styleFor(process.stdout);
@@ -116,6 +119,7 @@ function tableText(options: RelayOptions, rows: readonly Row[], style: Style): s
     `(${count === 1 ? '1 run' : `the median of ${count} runs in turn`}; the time for fsync is not counted):`,
     '',
     table([faster, second, ...body], align),
+    ...(ukshm.copiedKernelBytes < 1.5 * ukshm.bytes ? [DIRECT_NOTE] : []),
   ].join('\n');
 }
 

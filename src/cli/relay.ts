@@ -43,6 +43,7 @@ Exit status: 0 done, 1 failed, 2 wrong arguments, 128 and its number after a sig
 interface Flags {
   readonly examine?: string;
   readonly hash: boolean;
+  readonly direct: boolean;
   readonly verify?: true;
   readonly json?: true;
   readonly chunkBytes: number;
@@ -58,6 +59,7 @@ export function addRelay(program: Command): void {
     .addArgument(new Argument('[output]', "a file, or '-' for standard output"))
     .option('--examine <module>', 'show each message to the default export of this module')
     .option('--no-hash', 'no SHA-256')
+    .option('--no-direct', 'write through the page cache, never past it (O_DIRECT)')
     .option('--verify', 'read the output again and compare its digest')
     .option('--chunk-bytes <size>', 'the size of a message', size, CHUNK_BYTES_DEFAULT)
     .option('--in-flight <size>', 'read, but not yet written', size, IN_FLIGHT_BYTES_DEFAULT)
@@ -86,6 +88,7 @@ async function relay(input: string, output: string | undefined, flags: Flags): P
     output,
     examine: flags.examine,
     hash: flags.hash,
+    direct: flags.direct,
     chunkBytes: flags.chunkBytes,
     inFlightBytes: Math.max(flags.inFlight, flags.chunkBytes),
   };
@@ -165,9 +168,8 @@ function forPrograms(options: RelayOptions, report: RelayReport, flags: Flags): 
   const { frames: _, ...rest } = report;
   const { input, output } = options;
   const gigabytesPerSecond = report.seconds > 0 ? report.bytes / report.seconds / 1e9 : 0;
-  const copied = { copiedUserBytes: 0, copiedKernelBytes: 2 * report.bytes };
   const verified = flags.verify === true;
-  return { input, output, ...rest, gigabytesPerSecond, ...copied, verified };
+  return { input, output, ...rest, gigabytesPerSecond, verified };
 }
 
 async function demonstration(

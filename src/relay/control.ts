@@ -42,6 +42,8 @@ export interface Job {
   readonly inFlightBytes: number;
   readonly spinMicros?: number;
   readonly hash: boolean;
+  /** Write past the page cache where possible. */
+  readonly direct: boolean;
   /** An absolute path to the user's examiner. */
   readonly examine?: string;
   /** Each process reports the page frame of the first chunk. */
@@ -113,6 +115,8 @@ export interface FinishedReport {
   readonly cpuSeconds: number;
   /** The writer's fsync, after `lastNs`. */
   readonly fsyncSeconds?: number;
+  /** Bytes that the writer wrote past the page cache. */
+  readonly directBytes?: number;
   readonly sha256?: string;
   /** What the user's examiner had to say at the end. */
   readonly examined?: unknown;

@@ -35,26 +35,12 @@ const KILL_AT_SHARES: readonly number[] = [0.5, 0.25, 0];
 export type Way = 'ukshm' | 'streams' | 'send' | 'blocking';
 export const WAYS: readonly Way[] = ['ukshm', 'streams', 'send', 'blocking'];
 
-/** How often each byte of the file is copied on its way, by the code that each way runs. */
-export const COPIES: Readonly<Record<Way, { readonly user: number; readonly kernel: number }>> = {
-  // read(2) into the chunk, write(2) out of it.
-  ukshm: { user: 0, kernel: 2 },
-  // read, and for each of two pipes a write and a read, write.
-  streams: { user: 0, kernel: 6 },
-  // The same, and for each of two hops once into the serializer and once to join the pieces that
-  // arrive (lib/internal/child_process/serialization.js).
-  send: { user: 4, kernel: 6 },
-  blocking: { user: 0, kernel: 6 },
-};
-
 /** One row of the table: the median of its runs. */
 export interface Row extends Comparison {
   readonly way: Way;
   readonly gigabytesPerSecond: number;
   /** GB/s of all runs, in order. */
   readonly runs: readonly number[];
-  readonly copiedUserBytes: number;
-  readonly copiedKernelBytes: number;
 }
 
 /** The relay whose examiner is killed in mid-file. */
@@ -177,13 +163,13 @@ export async function runOnce(
 
 function rowOf(way: Way, runs: readonly Comparison[]): Row {
   const sorted = [...runs].sort((a, b) => a.seconds - b.seconds);
-  const { bytes, seconds, cpuSeconds, fsyncSeconds, sha256 } = sorted[sorted.length >> 1];
+  const { bytes, seconds, cpuSeconds, fsyncSeconds, sha256, ...rest } = sorted[sorted.length >> 1];
+  const { copiedUserBytes, copiedKernelBytes } = rest;
   return {
     ...{ way, bytes, seconds, cpuSeconds, fsyncSeconds, sha256 },
+    ...{ copiedUserBytes, copiedKernelBytes },
     gigabytesPerSecond: bytes / seconds / 1e9,
     runs: runs.map((run) => run.bytes / run.seconds / 1e9),
-    copiedUserBytes: COPIES[way].user * bytes,
-    copiedKernelBytes: COPIES[way].kernel * bytes,
   };
 }
 

@@ -46,6 +46,8 @@ export interface RelayOptions {
   readonly spinMicros?: number;
   /** SHA-256 in the examiner; `true` by default. */
   readonly hash?: boolean;
+  /** Write past the page cache where that is possible and fast; `true` by default. */
+  readonly direct?: boolean;
   /** A path to a module whose default export sees each message. */
   readonly examine?: string;
   readonly reportFrames?: boolean;
@@ -70,6 +72,8 @@ export interface RelayReport {
   readonly cpuSecondsBy: Readonly<Record<Role, number>>;
   /** After the last byte: what it took to have it on the disk. */
   readonly fsyncSeconds: number;
+  readonly copiedUserBytes: number;
+  readonly copiedKernelBytes: number;
   readonly sha256?: string;
   readonly examined?: unknown;
   readonly frames: Partial<Record<Role, FrameReport>>;
@@ -117,6 +121,7 @@ export function startRelay(options: RelayOptions): RelayRun {
     inFlightBytes: options.inFlightBytes ?? IN_FLIGHT_BYTES_DEFAULT,
     spinMicros: options.spinMicros ?? spinMicros(),
     hash: options.hash ?? true,
+    direct: options.direct ?? true,
     examine: options.examine === undefined ? undefined : resolve(options.examine),
     reportFrame: options.reportFrames ?? false,
     progressMs: options.progressMs ?? 100,
@@ -302,6 +307,9 @@ function reportOf(
       writer: writer.cpuSeconds,
     },
     fsyncSeconds: writer.fsyncSeconds ?? 0,
+    copiedUserBytes: 0,
+    // read(2) into the chunk; write(2) out of it, unless the disk took the chunk's own pages.
+    copiedKernelBytes: 2 * writer.bytes - (writer.directBytes ?? 0),
     sha256: examiner.sha256,
     examined: examiner.examined,
     frames,

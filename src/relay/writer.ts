@@ -1,16 +1,6 @@
 // The last of the three: writes each message to the output, out of the reader's pages. The kernel
 // copies them into its page cache; no code of this process touches them.
-import {
-  closeSync,
-  fchmodSync,
-  fstatSync,
-  fsync as fsyncWithCallback,
-  openSync,
-  open as openWithCallback,
-  unlinkSync,
-  writeSync,
-  write as writeWithCallback,
-} from 'node:fs';
+import { open as openWithCallback, unlinkSync, write as writeWithCallback } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { type Channel, listen, type Message } from '../index.js';
@@ -25,6 +15,7 @@ import {
   nowNs,
   type OutputFile,
 } from './control.js';
+import { FileWriter } from './file-writer.js';
 import { Meter } from './meter.js';
 import { meetNeighbour, unlessLost } from './neighbour.js';
 import { frameAt } from './page-frame.js';
@@ -33,7 +24,6 @@ const STDOUT = 1;
 
 const openLater = promisify(openWithCallback);
 const writeLater = promisify(writeWithCallback);
-const fsyncLater = promisify(fsyncWithCallback);
 const meter = new Meter();
 let temporary: string | undefined;
 
@@ -43,7 +33,7 @@ runPart({
     if (temporary !== undefined) unlinkIfThere(temporary);
   },
   async run(job: Job, control: Control): Promise<FinishedReport> {
-    const output = await openOutput(job.output);
+    const output = await openOutput(job.output, job.direct);
     const listener = await listen(job.writerName, {
       access: { pids: [job.pids.examiner] },
       // What comes here lies in the reader's memory.
@@ -99,43 +89,37 @@ function checkComplete(message: Message): void {
 
 async function finish(output: Output | undefined): Promise<FinishedReport> {
   const measured = meter.stop();
-  if (output?.temporary !== true) return measured;
+  if (!(output instanceof FileWriter)) return measured;
   const before = nowNs();
-  await fsyncLater(output.file);
-  closeSync(output.file);
-  return { ...measured, fsyncSeconds: (nowNs() - before) / 1e9 };
+  await output.finish();
+  const fsyncSeconds = (nowNs() - before) / 1e9;
+  return { ...measured, fsyncSeconds, directBytes: output.directBytes };
 }
 
-interface Output {
-  readonly file: number;
-  readonly regular: boolean;
-  /** A file that gets its name when it is complete, and must be on the disk by then. */
-  readonly temporary: boolean;
-}
+/** A new file; or the descriptor of what is no regular file. */
+type Output = FileWriter | number;
 
-async function openOutput(plan: OutputFile): Promise<Output | undefined> {
+async function openOutput(plan: OutputFile, direct: boolean): Promise<Output | undefined> {
   if (plan.kind === 'none') return undefined;
   if (plan.kind === 'file') {
-    // O_EXCL: nobody else's file, nor a symbolic link that somebody put there.
-    const file = openSync(plan.temporary, 'wx', 0o666);
+    const file = new FileWriter(plan.temporary, plan.mode, direct);
     temporary = plan.temporary;
-    if (plan.mode !== undefined) fchmodSync(file, plan.mode);
-    return { file, regular: true, temporary: true };
+    return file;
   }
   // In Node's pool: a FIFO that nobody reads yet keeps its opener waiting.
-  const file = plan.kind === 'stdout' ? STDOUT : await openLater(plan.path, 'w');
-  return { file, regular: fstatSync(file).isFile(), temporary: false };
+  return plan.kind === 'stdout' ? STDOUT : await openLater(plan.path, 'w');
 }
 
 /** Writes everything, straight from the reader's pages. */
 async function writeAll(output: Output, bytes: Uint8Array): Promise<void> {
+  // On this thread: the hand-over to Node's pool costs as much as the call.
+  if (output instanceof FileWriter) return output.write(bytes);
   let done = 0;
   while (done < bytes.length) {
     try {
-      // A regular file is written on this thread; a pipe may block, and a process that is blocked
-      // could not notice that the others are gone.
-      if (output.regular) done += writeSync(output.file, bytes, done, bytes.length - done);
-      else done += (await writeLater(output.file, bytes, done, bytes.length - done)).bytesWritten;
+      // In the pool: a pipe may block, and a process that is blocked could not notice that the
+      // others are gone.
+      done += (await writeLater(output, bytes, done, bytes.length - done)).bytesWritten;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
       // Only where whoever gave us standard output made it non-blocking.

@@ -141,8 +141,22 @@ export interface ActorOptions {
   readonly watchTurns?: boolean;
 }
 
+/** Whoever can be asked to clean up at its end: a test, or a suite by `cleanup`. */
+export interface Owner {
+  after(action: () => unknown): void;
+}
+
+/** For actors that live as long as a suite: `end` belongs into its `after`. */
+export function cleanup(): Owner & { end(): Promise<void> } {
+  const actions: (() => unknown)[] = [];
+  const end = async (): Promise<void> => {
+    for (const action of actions.splice(0).reverse()) await action();
+  };
+  return { after: (action) => void actions.push(action), end };
+}
+
 /** Starts an actor; it is killed at the end of the test. */
-export async function startActor(context: TestContext, options: ActorOptions = {}): Promise<Actor> {
+export async function startActor(context: Owner, options: ActorOptions = {}): Promise<Actor> {
   const { uid, watchTurns = false } = options;
   const child = spawn(process.execPath, [ACTOR, ...(watchTurns ? ['--watch-turns'] : [])], {
     stdio: ['ignore', 'inherit', 'pipe', 'ipc'],

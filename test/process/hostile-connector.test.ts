@@ -23,7 +23,7 @@ import {
 } from '../../src/memory/outbox-layout.js';
 import { closeDescriptor } from '../../src/sys/memory.js';
 import { receive, send } from '../../src/sys/socket.js';
-import { type Actor, codeOf, endAll, startActor, uniqueName, until } from './actors.js';
+import { type Actor, cleanup, codeOf, endAll, startActor, uniqueName, until } from './actors.js';
 import { isPattern, pattern } from './pattern.js';
 import {
   hungUp,
@@ -37,10 +37,12 @@ import {
 const OPTIONS = { timeout: 30_000 };
 const RING_BYTES = 16384;
 const ARENA_BYTES = 131072;
-const HANDSHAKE_MS = 400;
+const HANDSHAKE_MS = 500;
 
 let victim: Actor;
 let name: string;
+/** The same victim's listener with little patience. */
+let impatient: string;
 let honest: Channel;
 let accepted = 0;
 
@@ -76,21 +78,21 @@ async function expectMisbehaved(as: string, words: RegExp): Promise<void> {
 }
 
 describe('a hostile connector', { concurrency: false }, () => {
-  before(async (context) => {
+  const suite = cleanup();
+  before(async () => {
     name = uniqueName('hostile');
-    victim = await startActor(context as TestContext, { watchTurns: true });
-    const options = { handshakeTimeoutMs: HANDSHAKE_MS, maxChannels: 8 };
-    await victim.call('listen', name, {
-      ...options,
-      ringBytes: RING_BYTES,
-      arenaBytes: ARENA_BYTES,
-    });
+    victim = await startActor(suite, { watchTurns: true });
+    impatient = uniqueName('impatient');
+    const sizes = { ringBytes: RING_BYTES, arenaBytes: ARENA_BYTES, maxChannels: 8 };
+    await victim.call('listen', name, sizes);
+    await victim.call('listen', impatient, { ...sizes, handshakeTimeoutMs: HANDSHAKE_MS });
     const accepting = victim.call('accept', name, 'honest');
     honest = await connect(name);
     await accepting;
     await victim.call('echo', 'honest');
+    suite.after(() => endAll(honest));
   });
-  after(() => endAll(honest));
+  after(() => suite.end());
 
   const tails: readonly (readonly [string, (raw: RawConnector) => void, RegExp])[] = [
     ['a tail beyond the ring', (raw) => raw.store(TAIL_INDEX, RING_BYTES + 8), /tail/],
@@ -311,7 +313,7 @@ describe('a hostile connector', { concurrency: false }, () => {
   for (const waiting of [false, true]) {
     const what = waiting ? ' while a message waits that nobody reads' : '';
     it(`that rings without end${what} costs next to nothing`, OPTIONS, async (t) => {
-      const { raw } = await hostileChannel(t);
+      const { raw, as } = await hostileChannel(t);
       if (waiting) {
         raw.record(0, 8, 1);
         raw.store(TAIL_INDEX, 16);
@@ -333,6 +335,9 @@ describe('a hostile connector', { concurrency: false }, () => {
       assert.ok(used < 150, `${used} ms of processor time in a second`);
       assert.ok(late < 500, `a timer was ${late} ms late`);
       await expectHonest();
+      raw.close();
+      await victim.call('closed', as);
+      await victim.call('close', as);
     });
   }
 
@@ -371,7 +376,7 @@ describe('a hostile connector', { concurrency: false }, () => {
   for (const [what, manners] of acks) {
     it(`that acknowledges with ${what} gets no channel`, OPTIONS, async (t) => {
       const before = await victim.call('usage');
-      const raw = await rawConnect(name, manners);
+      const raw = await rawConnect(impatient, manners);
       t.after(() => raw.close());
       await hungUp(raw.fd);
       await until('nothing of it is left', async () => {
@@ -385,7 +390,7 @@ describe('a hostile connector', { concurrency: false }, () => {
   it('that says half a word and then nothing is left alone in time', OPTIONS, async (t) => {
     const start = performance.now();
     const fds = [0, 10, 255].map((length) => {
-      const fd = rawSocket(name);
+      const fd = rawSocket(impatient);
       if (length > 0) send(fd, plainHello().subarray(0, length));
       return fd;
     });
@@ -425,7 +430,6 @@ describe('a hostile connector', { concurrency: false }, () => {
     t.after(() => closeDescriptor(file));
     // In the meeting and behind it; where the kernel refuses (EPERM) that is as well.
     const fd = rawSocket(name);
-    t.after(() => closeDescriptor(fd));
     const inMeeting = sendWith(fd, plainHello().subarray(0, 100), [file, file]);
     const { raw, as } = await hostileChannel(t);
     const behind = sendWith(raw.fd, Uint8Array.of(1), [file]);
@@ -437,6 +441,7 @@ describe('a hostile connector', { concurrency: false }, () => {
       [],
     );
     raw.close();
+    closeDescriptor(fd);
     await victim.call('closed', as);
     await until('nothing of it is left', async () => {
       return (await victim.call('usage')).fds.length === before.fds.length;

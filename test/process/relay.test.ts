@@ -38,6 +38,7 @@ describe('relay', () => {
       assert.equal(report.bytes, lengthBytes);
       assert.equal(report.verified, true);
       assert.equal(report.copiedUserBytes, 0);
+      assert.ok(report.copiedKernelBytes <= 2 * lengthBytes);
       assert.deepEqual(Object.keys(report.pids), ['reader', 'examiner', 'writer']);
       assert.ok(report.seconds >= 0 && report.cpuSeconds >= 0);
       assert.ok(bytes.equals(readFileSync(output)));
@@ -58,6 +59,19 @@ describe('relay', () => {
     assert.equal(report.messages, Math.ceil(bytes.length / 1001));
     assert.equal(report.sha256, sha256(bytes));
     assert.ok(bytes.equals(readFileSync(output)));
+  });
+
+  it('writes through the page cache too, whatever the disk and the sizes', async (t) => {
+    const folder = folderFor(t);
+    const [input, output] = [join(folder, 'input'), join(folder, 'output')];
+    const bytes = noise(3 * MB + 5);
+    writeFileSync(input, bytes);
+    for (const args of [['--no-direct'], ['--chunk-bytes', '300001'], ['--chunk-bytes', '256K']]) {
+      const { status, stderr } = await ukshm(['relay', input, output, ...args]);
+      assert.equal(stderr, '');
+      assert.equal(status, 0);
+      assert.ok(bytes.equals(readFileSync(output)), args.join(' '));
+    }
   });
 
   it('reads a FIFO that is filled slowly', async (t) => {

@@ -78,6 +78,23 @@ describe('a full channel', () => {
     assert.ok(isPattern((held[0] as Message).bytes, 0), 'what is held is as it was');
   });
 
+  it('takes on messages while very many chunks are held', OPTIONS, async (t) => {
+    // A descriptor takes 32 bytes of the ring: 128 of them fill it, and each is read.
+    const { near, far } = await pairOf(t, { arenaBytes: 4194304, ringBytes: 4096 });
+    const held: Message[] = [];
+    const reading = (async () => {
+      for await (const message of far) held.push(message);
+    })();
+    for (let id = 0; id < 160; id++) await near.send(pattern(9000, id), { id });
+    void near.close();
+    await reading;
+    assert.equal(held.length, 160);
+    for (const message of held) {
+      assert.ok(isPattern(message.bytes, message.id));
+      message.release();
+    }
+  });
+
   it('bounds what is in flight, but two messages always fit', OPTIONS, async (t) => {
     const { near, far } = await pairOf(t, { inFlightBytes: 100_000 });
     assert.equal(fill(near, 1_000_000), 2);
@@ -331,6 +348,20 @@ describe('closing', () => {
     assert.deepEqual(await far.closed, { reason: 'peer-closed' });
     await far.close();
     assert.throws(() => near.drain(() => {}), { code: 'ERR_UKSHM_CLOSED' });
+  });
+
+  it('resolves also behind padding that no message follows', OPTIONS, async (t) => {
+    const { near, far } = await pairOf(t, SMALL);
+    // Records of 408 bytes do not divide the ring: the last that fails pads its end.
+    assert.equal(fill(near, 400), 10);
+    const closing = near.close();
+    let count = 0;
+    for await (const message of far) {
+      count++;
+      message.release();
+    }
+    assert.equal(count, 10);
+    await closing;
   });
 
   it('from both sides at once ends both', OPTIONS, async (t) => {

@@ -16,7 +16,16 @@ export interface Comparison {
   /** User and system time of all three processes. */
   readonly cpuSeconds: number;
   readonly fsyncSeconds: number;
+  /** By the code that this way runs: in the programs and Node, and in the kernel. */
+  readonly copiedUserBytes: number;
+  readonly copiedKernelBytes: number;
   readonly sha256?: string;
+}
+
+/** How often each byte of the file is copied on its way. */
+export interface Copies {
+  readonly user: number;
+  readonly kernel: number;
 }
 
 /** What the processes of a comparison tell their supervisor. */
@@ -25,7 +34,10 @@ export type StageReport =
   | ({ readonly kind: 'finished'; readonly role: Role } & FinishedReport);
 
 /** Sums up the three reports. */
-export function comparisonOf(reports: ReadonlyMap<Role, FinishedReport>): Comparison {
+export function comparisonOf(
+  reports: ReadonlyMap<Role, FinishedReport>,
+  copies: Copies,
+): Comparison {
   const reader = reports.get('reader');
   const examiner = reports.get('examiner');
   const writer = reports.get('writer');
@@ -37,6 +49,8 @@ export function comparisonOf(reports: ReadonlyMap<Role, FinishedReport>): Compar
     seconds: (writer.lastNs - reader.firstNs) / 1e9,
     cpuSeconds: reader.cpuSeconds + examiner.cpuSeconds + writer.cpuSeconds,
     fsyncSeconds: writer.fsyncSeconds ?? 0,
+    copiedUserBytes: copies.user * writer.bytes,
+    copiedKernelBytes: copies.kernel * writer.bytes,
     sha256: examiner.sha256,
   };
 }

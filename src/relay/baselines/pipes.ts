@@ -8,6 +8,7 @@ import { type FinishedReport, ROLES, type Role } from '../control.js';
 import {
   type Comparison,
   type ComparisonJob,
+  type Copies,
   comparisonOf,
   type StageReport,
 } from './comparison.js';
@@ -17,6 +18,9 @@ import {
  * blocking reads and writes, which is the most that pipes can do.
  */
 export type PipeStyle = 'streams' | 'blocking';
+
+/** read(2) of the file, a write and a read for each of the two pipes, write(2) of the file. */
+const COPIES: Copies = { user: 0, kernel: 6 };
 
 const PIPELINE = ROLES.map((role) => `"$0" "$1" ${role}`).join(' | ');
 
@@ -50,7 +54,7 @@ export async function runOverPipes(
     const status = await exited;
     signal?.throwIfAborted();
     if (status !== 0) throw new Error(`the comparison over pipes ended with status ${status}`);
-    return comparisonOf(reports);
+    return comparisonOf(reports, COPIES);
   } finally {
     signal?.removeEventListener('abort', end);
     process.off('exit', end);

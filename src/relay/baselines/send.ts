@@ -6,9 +6,16 @@ import type { FinishedReport, Role } from '../control.js';
 import {
   type Comparison,
   type ComparisonJob,
+  type Copies,
   comparisonOf,
   type StageReport,
 } from './comparison.js';
+
+/**
+ * The kernel as with pipes; and for each of the two hops once into the serializer, and once to join
+ * the pieces that arrive (Node's lib/internal/child_process/serialization.js).
+ */
+const COPIES: Copies = { user: 4, kernel: 6 };
 
 /** Runs the job once. Rejects when a process fails, or when `signal` ends it. */
 export async function runOverSend(job: ComparisonJob, signal?: AbortSignal): Promise<Comparison> {
@@ -31,7 +38,7 @@ export async function runOverSend(job: ComparisonJob, signal?: AbortSignal): Pro
     });
     signal?.throwIfAborted();
     if (status !== 0) throw new Error(`the comparison over child.send ended with ${status}`);
-    return comparisonOf(reports);
+    return comparisonOf(reports, COPIES);
   } finally {
     signal?.removeEventListener('abort', end);
     process.off('exit', end);
