@@ -57,7 +57,7 @@ void *view(napi_env env, napi_value value, size_t *length_bytes) {
 }
 
 napi_value number(napi_env env, double value) {
-  napi_value result;
+  napi_value result = NULL;
   napi_create_double(env, value, &result);
   return result;
 }

@@ -158,7 +158,7 @@ static napi_value call_wrap(napi_env env, napi_callback_info info) {
 
 static napi_value call_has_shared(napi_env env, napi_callback_info info) {
   (void)info;
-  napi_value result;
+  napi_value result = NULL;
   napi_get_boolean(env, node_api_create_external_sharedarraybuffer != NULL, &result);
   return result;
 }

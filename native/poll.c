@@ -113,8 +113,8 @@ static napi_value call_watch(napi_env env, napi_callback_info info) {
   napi_value argument[ARGUMENTS_MAX];
   arguments(env, info, argument);
   uv_loop_t *loop = NULL;
-  napi_value name;
-  napi_value result;
+  napi_value name = NULL;
+  napi_value result = NULL;  // stays so where a worker is being terminated: napi then makes nothing
   watcher *w = calloc(1, sizeof *w);
   uv_poll_t *handle = calloc(1, uv_handle_size(UV_POLL));
   if (w == NULL || handle == NULL) goto failed;

@@ -115,8 +115,9 @@ static napi_value call_recv_descriptors(napi_env env, napi_callback_info info) {
     struct cmsghdr alignment;
   } control = {{0}};
   struct iovec vector = {bytes, length_bytes};
+  // CMSG_LEN, not CMSG_SPACE: in the space's padding the kernel would install one descriptor more.
   struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.bytes,
-                           .msg_controllen = CMSG_SPACE(fds_bytes)};
+                           .msg_controllen = CMSG_LEN(fds_bytes)};
   ssize_t result = recvmsg((int)integer(env, argument[0]), &message,
                            (int)integer(env, argument[3]) | MSG_CMSG_CLOEXEC);
   if (result < 0) return answer(env, -1);

@@ -80,13 +80,14 @@ static napi_value queue(napi_env env, napi_callback_info info, blocking_call cal
   }
   w->call = call;
   for (int i = 0; i < ARGUMENTS_MAX; i++) w->argument[i] = integer(env, argument[i]);
-  if (call == do_close) disown_descriptor(env, (int)w->argument[0]);
-  if (napi_create_promise(env, &w->deferred, &promise) != napi_ok) {
+  // Fails in a worker that is being terminated; its descriptors are closed for it then.
+  if (napi_create_promise(env, &w->deferred, &promise) != napi_ok ||
+      napi_create_string_utf8(env, "ukshm", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_create_async_work(env, NULL, name, execute, complete, w, &w->handle) != napi_ok) {
     free(w);
     return NULL;
   }
-  napi_create_string_utf8(env, "ukshm", NAPI_AUTO_LENGTH, &name);
-  napi_create_async_work(env, NULL, name, execute, complete, w, &w->handle);
+  if (call == do_close) disown_descriptor(env, (int)w->argument[0]);
   napi_queue_async_work(env, w->handle);
   return promise;
 }

@@ -74,7 +74,7 @@ export class Channel implements AsyncIterable<Message> {
     this.#importer.start((bytes) => this.#link.sendFrame(bytes), this.#receiver);
     this.#link = new Link(parts.fd, parts.pidfd, {
       onRing: () => this.#onRing(),
-      onFrame: (bytes) => this.#onFrame(bytes),
+      onFrame: (bytes) => this.#orFail(() => this.#importer.onFrame(bytes)),
       onHangUp: () => this.#onHangUp(),
       onError: (error) => this.#fail(error),
     });
@@ -295,22 +295,21 @@ export class Channel implements AsyncIterable<Message> {
   /** @returns whether anything was new. */
   #onRing(): boolean {
     this.#ringsReceived++;
-    try {
+    let fresh = true;
+    this.#orFail(() => {
       const records = this.#receiver.news();
       const released = this.#sender.collect();
       if (this.#receiver.peerClosing()) this.#onPeerClosing();
       const read = this.#records.serve();
       const sent = this.#end === undefined && this.#space.serve();
-      return records || released || read || sent;
-    } catch (error) {
-      this.#fail(error);
-      return true;
-    }
+      fresh = records || released || read || sent;
+    });
+    return fresh;
   }
 
-  #onFrame(bytes: Uint8Array): void {
+  #orFail(action: () => void): void {
     try {
-      this.#importer.onFrame(bytes);
+      action();
     } catch (error) {
       this.#fail(error);
     }
@@ -340,7 +339,7 @@ export class Channel implements AsyncIterable<Message> {
     if (this.#end !== undefined) return;
     this.#end = end;
     const misbehaved = end.reason === 'peer-misbehaved';
-    if (!misbehaved) this.#freezeQuietly();
+    if (!misbehaved) this.#receiver.freeze();
     this.#link.close();
     this.#alive.end();
     const own = end.reason === 'closed';
@@ -357,19 +356,10 @@ export class Channel implements AsyncIterable<Message> {
     this.#resolveClosed(end);
   }
 
-  #freezeQuietly(): void {
-    try {
-      this.#receiver.freeze();
-    } catch {
-      // The dead one's last tail was a lie: nothing more of it is read.
-    }
-  }
-
   /** Frees the memory of an ended channel once everything was read and released. */
   #maybeDispose(): void {
     if (this.#end === undefined || this.#disposed || this.#end.reason === 'closed') return;
-    const { heldChunks, heldInline } = this.#receiver;
-    if (heldChunks + heldInline === 0 && !this.#receiver.available()) this.#dispose();
+    if (this.#receiver.idle) this.#dispose();
   }
 
   #dispose(): void {

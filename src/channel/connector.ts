@@ -4,7 +4,7 @@ import { peerMisbehaved } from '../core/errors.js';
 import type { Mapping } from '../memory/mapping.js';
 import { outboxLayout } from '../memory/outbox-layout.js';
 import { random } from '../sys/clock.js';
-import { closeAsync, closeDescriptor } from '../sys/memory.js';
+import { closeDescriptor, closeForeign } from '../sys/memory.js';
 import type { Credentials } from '../sys/socket.js';
 import { type Access, checkAccess, describe } from './access.js';
 import { type Address, addressOfName } from './address.js';
@@ -84,12 +84,12 @@ export async function connect(name: string, options: ConnectOptions = {}): Promi
     const bytes = await readWithDescriptors(fd, WELCOME_BYTES, fds, deadline);
     const welcome = decodeWelcome(bytes, name);
     const mapped = await mapBoth(fds, welcome, name, peer, deadline);
-    void closeAsync(fds[0] as number);
+    closeDescriptor(fds[0] as number);
     fds[0] = -1;
     return await complete({ name, fd, peer, address, hello, options, deadline }, mapped, settings);
   } catch (error) {
     closeDescriptor(fd);
-    for (const one of fds) if (one >= 0) void closeAsync(one);
+    closeForeign(fds);
     throw error;
   }
 }

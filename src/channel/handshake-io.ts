@@ -4,6 +4,7 @@ import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../abi/epoll.js';
 import { EAGAIN, ECONNRESET, EINTR, EPIPE } from '../abi/errno.js';
 import { SyscallError, UkshmError } from '../core/errors.js';
 import { afterAlive } from '../sys/clock.js';
+import { closeForeign } from '../sys/memory.js';
 import { poller } from '../sys/poller.js';
 import { receive, receiveDescriptors, sendDescriptors } from '../sys/socket.js';
 
@@ -83,7 +84,7 @@ export function readExactly(
   });
 }
 
-/** As `readExactly`, with the descriptors that come along. */
+/** As `readExactly`, with the descriptors that come on the first byte; others are closed. */
 export function readWithDescriptors(
   fd: number,
   lengthBytes: number,
@@ -91,14 +92,14 @@ export function readWithDescriptors(
   deadline: Deadline,
 ): Promise<Uint8Array> {
   const bytes = new Uint8Array(lengthBytes);
-  const arrived = new Int32Array(fds.length);
+  const late = new Int32Array(fds.length);
   let filled = 0;
-  let count = 0;
   fds.fill(-1);
   return whenReady(fd, EPOLLIN | EPOLLRDHUP, deadline, () => {
-    const result = receiveDescriptors(fd, bytes.subarray(filled), arrived);
+    const first = filled === 0;
+    const result = receiveDescriptors(fd, bytes.subarray(filled), first ? fds : late);
+    if (!first) closeForeign(late);
     filled += progress('recvmsg', result, deadline.what);
-    if (result > 0) for (const one of arrived) if (one >= 0) fds[count++] = one;
     return filled === lengthBytes ? bytes : undefined;
   });
 }

@@ -53,7 +53,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
   #atLease = INLINE;
   #atGeneration = 0;
   #atRegion = 0;
-  #one: Message | undefined = undefined;
+  #one: ReceivedMessage | undefined = undefined;
   #leasesHeld = 0;
   #closed = false;
   rings = 0;
@@ -102,8 +102,18 @@ export class Receiver implements RecordVisitor, MessageOwner {
     return this.#consumer.peerClosing();
   }
 
+  /** Nothing is held, and nothing is left to be read. */
+  get idle(): boolean {
+    return this.#leasesHeld + this.#consumer.heldCount === 0 && !this.available();
+  }
+
+  /** Looks for the last time at what the peer, now gone, has published. */
   freeze(): void {
-    this.#consumer.freeze();
+    try {
+      this.#consumer.freeze();
+    } catch {
+      // The dead one's last tail was a lie: nothing more of it is read.
+    }
   }
 
   spin(micros: number): boolean {
@@ -141,11 +151,17 @@ export class Receiver implements RecordVisitor, MessageOwner {
   /** The next message, or `undefined`. */
   next(): Message | undefined {
     this.#handler = undefined;
-    this.#one = undefined;
     this.#consumer.drain(this.#cursor, this, 1, nowMs);
+    const message = this.#taken();
     // Padding and descriptors that were read owe nobody anything: the sender may need their room.
-    if (this.#one === undefined) this.#settle();
-    return this.#one;
+    if (message?.lease !== INLINE) this.#settle();
+    return message;
+  }
+
+  #taken(): ReceivedMessage | undefined {
+    const message = this.#one;
+    this.#one = undefined;
+    return message;
   }
 
   onInline(): boolean {
@@ -178,7 +194,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
   }
 
   /** Keeps the message that a drain is at. */
-  take(): Message {
+  take(): ReceivedMessage {
     const lease = this.#atLease;
     if (lease === INLINE) {
       if (this.#draining) return this.#keepInline();
@@ -267,7 +283,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
     this.mapping.close();
   }
 
-  #keepInline(): Message {
+  #keepInline(): ReceivedMessage {
     const message = new ReceivedMessage(this, this.#cursor, INLINE, 0, 0);
     this.#consumer.hold(message, this.#cursor.offset);
     return message;

@@ -41,7 +41,6 @@ export class RecordWaits {
         this.#spinner.report(came);
         if (came) return TRUE;
       }
-      this.#turns.restart();
       const result = this.#waiters.wait(() => this.#state(), signal);
       this.#sleep();
       return result;
@@ -57,6 +56,7 @@ export class RecordWaits {
 
   /** The peer rang. @returns whether somebody who waited was served. */
   serve(): boolean {
+    this.#turns.restart();
     const served = this.#waiters.serve();
     if (this.#waiters.count > 0) this.#sleep();
     else this.#receiver.awake();

@@ -34,7 +34,6 @@ export class SpaceWaits {
         return now;
       }
     }
-    this.#turns.restart();
     const result = this.#waiters.wait(attempt, signal);
     this.sleep();
     return result;
@@ -42,6 +41,7 @@ export class SpaceWaits {
 
   /** The peer rang: serves those who wait. @returns whether any was. */
   serve(): boolean {
+    this.#turns.restart();
     const served = this.#waiters.serve();
     if (this.#waiters.count > 0 || this.#sender.owesReleases) this.sleep();
     else this.#sender.awake();

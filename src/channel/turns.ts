@@ -25,7 +25,7 @@ export class Turns {
     return new Promise((resolve) => nextTurn(resolve));
   }
 
-  /** Something else had its turn, or is about to. */
+  /** A turn of the event loop has begun. */
   restart(): void {
     this.#startMs = 0;
   }

@@ -3,7 +3,7 @@ import { peerMisbehaved } from '../core/errors.js';
 import type { Mapping } from '../memory/mapping.js';
 import { outboxLayout } from '../memory/outbox-layout.js';
 import { afterAlive } from '../sys/clock.js';
-import { closeAsync, closeDescriptor } from '../sys/memory.js';
+import { closeDescriptor, closeForeign } from '../sys/memory.js';
 import { type Access, describe } from './access.js';
 import type { Address } from './address.js';
 import { type Deadline, readExactly, readWithDescriptors, writeHello } from './handshake-io.js';
@@ -39,10 +39,13 @@ export async function importRegion(frame: ImportFrame, owner: Access): Promise<M
     const huge = (welcome.flags & FLAG_HUGE_PAGES) !== 0;
     const outbox = fds[0] as number;
     await inTime(checkOutbox(outbox, layout, huge, true), deadline);
-    return await mapPeer(outbox, layout, huge, 'forwarded', describe(peer));
+    const mapping = await mapPeer(outbox, layout, huge, 'forwarded', describe(peer));
+    closeDescriptor(outbox);
+    fds[0] = -1;
+    return mapping;
   } finally {
     closeDescriptor(fd);
-    for (const one of fds) if (one >= 0) void closeAsync(one);
+    closeForeign(fds);
   }
 }
 

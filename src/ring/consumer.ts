@@ -20,7 +20,7 @@ import {
 import { Pause } from './pause.js';
 
 /** After a batch below this, a reader that polls again at once pauses first. */
-const SMALL_BATCH = 8;
+const SMALL_BATCH = 64;
 /** Looks of a spin between two questions for the time. */
 const LOOKS_PER_CLOCK = 16;
 
@@ -111,8 +111,11 @@ export class RecordConsumer {
 
   /** Looks for the last time: what the peer publishes after this is refused. */
   freeze(): void {
-    if (!this.#frozen) this.#readTail();
-    this.#frozen = true;
+    try {
+      this.#readTail();
+    } finally {
+      this.#frozen = true;
+    }
   }
 
   /** Whether the peer said that it publishes nothing more. Read this, then the tail once more. */

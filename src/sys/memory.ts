@@ -75,9 +75,16 @@ export function closeDescriptor(fd: number): void {
   addon.close(fd);
 }
 
-/** Closes in Node's thread pool: even close(2) of a foreign descriptor may hang. */
-export function closeAsync(fd: number): Promise<number> {
-  return addon.closeAsync(fd);
+let foreignClosing: Promise<unknown> = Promise.resolve();
+
+/**
+ * Closes descriptors that a stranger passed (-1: none), in Node's thread pool and one after the
+ * other: even close(2) may hang, for ever, and then costs one thread of the pool, not all of them.
+ */
+export function closeForeign(fds: Int32Array): void {
+  for (const fd of fds) {
+    if (fd >= 0) foreignClosing = foreignClosing.then(() => addon.closeAsync(fd));
+  }
 }
 
 /** An address below 2^53, or -errno. */

@@ -11,6 +11,8 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,9 +33,11 @@ static void die(const char *what) {
 // ---- flip ----
 
 enum { TAIL = 128, HEAD = 256, RING = 4096, CHUNK_BYTES = 16384 };
-/// Lengths of the messages whose bytes are flipped: inside the ring, and as a chunk.
-static const uint32_t inline_bytes[] = {1, 7, 64, 256, 2000};
-enum { INLINE_COUNT = sizeof inline_bytes / sizeof inline_bytes[0] };
+/// The ring is used in slots of 4096 bytes: a message and padding. Which length lies in which slot
+/// never changes, so that payloads can be flipped without touching a header; 0: the chunk.
+enum { SLOT_BYTES = 4096 };
+static const uint32_t lengths[] = {1, 7, 64, 256, 2000, 0};
+enum { LENGTHS = sizeof lengths / sizeof lengths[0] };
 
 static uint8_t *own;
 static atomic_bool done;
@@ -47,18 +51,19 @@ static uint32_t get(const uint8_t *at) {
 static void put(uint8_t *at, uint32_t word) { memcpy(at, &word, sizeof word); }
 
 /// Words of two kinds of text of the same length, and of bytes that are no text at all.
-static const char *const words[] = {"\"\"  1234", "\xe4\xb8\x96\xf0\x9f\x8c\x8d{", "{\"a\":[]}",
+static const char *const words[] = {"12345678", "\xe4\xb8\x96\xf0\x9f\x8c\x8d{", "{\"a\":[]}",
                                     "\xf0\x9f\xff\xe4\x80\x22\xc3\xb6"};
 
 static void *flip(void *unused) {
   (void)unused;
   const uint32_t ring_bytes = get(own + 8);
   uint8_t *const arena = own + get(own + 20);
-  // Every payload of the ring starts behind a header of 8 bytes at a multiple of 4096.
   for (unsigned turn = 0; !atomic_load_explicit(&done, memory_order_relaxed); turn++) {
     const char *word = words[turn % 4];
-    for (uint32_t slot = 0; slot < ring_bytes / 4096; slot++)
-      for (uint32_t at = 8; at < 2056; at += 8) memcpy(own + RING + slot * 4096 + at, word, 8);
+    for (uint32_t slot = 0; slot < ring_bytes / SLOT_BYTES; slot++) {
+      uint8_t *const payload = own + RING + slot * SLOT_BYTES + 8;
+      for (uint32_t at = 0; at < lengths[slot % LENGTHS]; at++) payload[at] = (uint8_t)word[at % 8];
+    }
     for (uint32_t at = 0; at < CHUNK_BYTES; at += 8) memcpy(arena + at, word, 8);
   }
   return NULL;
@@ -108,22 +113,23 @@ static const uint8_t *meet(int fd) {
   return other;
 }
 
-/// Publishes a page of the ring: a message at its start (a short one, or the chunk), then padding.
+/// Publishes the next slot.
 static uint32_t publish(uint32_t tail, unsigned turn) {
-  uint8_t *at = own + RING + tail % get(own + 8);
+  const uint32_t slot = tail % get(own + 8) / SLOT_BYTES;
+  const uint32_t length = lengths[slot % LENGTHS];
+  uint8_t *const at = own + RING + slot * SLOT_BYTES;
   uint32_t used;
-  if (turn % (INLINE_COUNT + 1) == INLINE_COUNT) {
+  if (length == 0) {
     uint32_t body[] = {24 | 0xfffeU << 16, turn, get(own + 20), CHUNK_BYTES, turn % 4096, turn, 0, 0};
     memcpy(at, body, sizeof body);
     used = sizeof body;
   } else {
-    uint32_t length = inline_bytes[turn % (INLINE_COUNT + 1)];
     put(at, length);
     put(at + 4, turn);
     used = 8 + (length + 7) / 8 * 8;
   }
-  put(at + used, (4096 - used) / 8 | 0xffffU << 16);
-  tail += 4096;
+  put(at + used, (SLOT_BYTES - used) / 8 | 0xffffU << 16);
+  tail += SLOT_BYTES;
   atomic_store((_Atomic uint32_t *)(void *)(own + TAIL), tail);
   return tail;
 }
@@ -144,7 +150,6 @@ static int flip_main(const char *name, int seconds) {
       if (poll(&hang_up, 1, 1) > 0) break;
       continue;
     }
-    // The header itself is written over by the flipping thread, too: where it is not, all is well.
     tail = publish(tail, turn++);
     if (send(fd, "\1", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno != EAGAIN) break;
   }
@@ -166,7 +171,7 @@ static void reply(int fuse, uint64_t unique, int error, const void *body, size_t
 }
 
 /// Answers INIT, LOOKUP, the folder's GETATTR and OPEN. Whatever else is asked waits for ever.
-static void answer(int fuse, const uint8_t *request) {
+static void answer(int fuse, const uint8_t *request, const char *folder_path) {
   const struct fuse_in_header *in = (const void *)request;
   struct fuse_attr file = {.ino = 2, .mode = S_IFREG | 0644, .nlink = 1, .size = 4096};
   struct fuse_attr folder = {.ino = 1, .mode = S_IFDIR | 0755, .nlink = 1};
@@ -182,6 +187,8 @@ static void answer(int fuse, const uint8_t *request) {
   } else if (in->opcode == FUSE_OPEN) {
     struct fuse_open_out out = {.fh = 1};
     reply(fuse, in->unique, 0, &out, sizeof out);
+    // The open file is all that is needed: nothing can stay mounted, whoever dies now.
+    umount2(folder_path, MNT_DETACH);
   }
 }
 
@@ -191,16 +198,17 @@ static int fuse_main(const char *folder) {
   char options[128];
   snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", fuse);
   if (mount("hostile", folder, "fuse", MS_NOSUID | MS_NODEV, options) != 0) die("mount");
+  // A test that waits for an answer cannot end this process any more.
+  alarm(25);
   puts("mounted");
   fflush(stdout);
   static uint8_t request[65536] __attribute__((aligned(8)));
   struct pollfd both[] = {{.fd = fuse, .events = POLLIN}, {.fd = 0, .events = POLLIN}};
   while (poll(both, 2, -1) > 0 && both[1].revents == 0) {
-    if (read(fuse, request, sizeof request) > 0) answer(fuse, request);
+    if (read(fuse, request, sizeof request) > 0) answer(fuse, request, folder);
   }
-  // Whoever waits for an answer gets ENOTCONN as soon as this descriptor is closed.
+  // Whoever waits for an answer gets ENOTCONN as soon as this process has ended.
   umount2(folder, MNT_DETACH);
-  close(fuse);
   return 0;
 }
 

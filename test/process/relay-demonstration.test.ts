@@ -4,7 +4,16 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { DemonstrationReport } from '../../src/relay/demonstration.js';
-import { commandsIn, folderFor, noise, sha256, start, ukshm, until } from './relay-tools.js';
+import {
+  descendantsOf,
+  folderFor,
+  isAlive,
+  noise,
+  sha256,
+  start,
+  ukshm,
+  until,
+} from './relay-tools.js';
 
 const isRoot = process.geteuid?.() === 0;
 
@@ -78,12 +87,16 @@ describe('the demonstration', () => {
       const env = { ...process.env, TMPDIR: folder };
       writeFileSync(join(folder, 'input'), noise(8_000_000));
       const relay = start(['relay', join(folder, 'input')], { env });
-      await until(`a process of ${stage}`, () => commandsIn(folder).some((c) => c.includes(stage)));
-      process.kill(relay.child.pid as number, 'SIGINT');
+      const supervisor = relay.child.pid as number;
+      const seen = await until(`a process of ${stage}`, () => {
+        const below = descendantsOf(supervisor);
+        return [...below.values()].some((command) => command.includes(stage)) && below;
+      });
+      process.kill(supervisor, 'SIGINT');
       const { status, stderr } = await relay.ended;
       assert.equal(status, 130);
       assert.match(stderr, /^ukshm: [^\n]+ \(SIGINT\)\n$/);
-      await until('all processes to be gone', () => commandsIn(folder).length === 0);
+      await until('all processes to be gone', () => ![...seen.keys()].some(isAlive));
       assert.deepEqual(readdirSync(folder), ['input']);
     });
   }

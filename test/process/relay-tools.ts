@@ -176,11 +176,12 @@ export function nameIsInUse(name: string): boolean {
   return contentOf('/proc/net/unix').includes(name);
 }
 
-/** Command lines of the processes that have `folder` as their folder for temporary files. */
-export function commandsIn(folder: string): string[] {
-  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
-  const ours = pids.filter((pid) =>
-    contentOf(`/proc/${pid}/environ`).includes(`TMPDIR=${folder}\0`),
-  );
-  return ours.map((pid) => contentOf(`/proc/${pid}/cmdline`)).filter((command) => command !== '');
+/** All processes below one, by id with their command lines. Looks at no stranger: that may block. */
+export function descendantsOf(pid: number): Map<number, string> {
+  const found = new Map<number, string>();
+  for (const child of childrenOf(pid)) {
+    found.set(child, contentOf(`/proc/${child}/cmdline`));
+    for (const [below, command] of descendantsOf(child)) found.set(below, command);
+  }
+  return found;
 }

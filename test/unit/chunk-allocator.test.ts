@@ -83,7 +83,10 @@ function run(granules: number, commands: readonly Command[]): void {
   assert.equal(allocator.freeBytes, 0);
 }
 
-const lengths = fc.oneof(fc.integer({ min: 1, max: 6 * GRANULE }), fc.nat(40).map((n) => n * 64 + 1));
+const lengths = fc.oneof(
+  fc.integer({ min: 1, max: 6 * GRANULE }),
+  fc.nat(40).map((n) => n * 64 + 1),
+);
 const request: fc.Arbitrary<Request> = fc.oneof(
   fc.record({
     lengthBytes: lengths,
@@ -104,7 +107,10 @@ const command: fc.Arbitrary<Command> = fc.oneof(
 describe('a chunk allocator', () => {
   it('agrees with a table of granules in every order of commands', () => {
     // Sizes that are no power of two as well: the last granules belong to no large buddy.
-    const granules = fc.oneof(fc.constantFrom(1, 2, 3, 8, 64, 96, 100, 127), fc.integer({ min: 1, max: 160 }));
+    const granules = fc.oneof(
+      fc.constantFrom(1, 2, 3, 8, 64, 96, 100, 127),
+      fc.integer({ min: 1, max: 160 }),
+    );
     const property = fc.property(
       granules,
       fc.array(command, { maxLength: 150, size: 'max' }),
@@ -174,7 +180,9 @@ describe('a chunk allocator', () => {
       }
       if (start < 0 || random(3) === 0) {
         const [chunk] = chunks.splice(random(chunks.length), 1);
-        assert.ok(owner.subarray(chunk.start, chunk.start + chunk.length).every((one) => one === chunk.id));
+        assert.ok(
+          owner.subarray(chunk.start, chunk.start + chunk.length).every((one) => one === chunk.id),
+        );
         owner.fill(0, chunk.start, chunk.start + chunk.length);
         allocator.free(chunk.start);
       }

@@ -23,8 +23,16 @@ const HUGE = 2 ** 21;
 
 describe('a forbidden access', () => {
   const kinds: readonly [string, string[], RegExp][] = [
-    ['past the end of a region', ['after'], /^ukshm: fatal: access beyond the end of region 'walked'$/m],
-    ['before its beginning', ['before'], /^ukshm: fatal: access beyond the end of region 'walked'$/m],
+    [
+      'past the end of a region',
+      ['after'],
+      /^ukshm: fatal: access beyond the end of region 'walked'$/m,
+    ],
+    [
+      'before its beginning',
+      ['before'],
+      /^ukshm: fatal: access beyond the end of region 'walked'$/m,
+    ],
     ['past the end of a closed one', ['closed'], /^ukshm: fatal: .* of region 'walked'$/m],
     ['beside a region with a long name', ['long-name'], /^ukshm: fatal: .* of region 'n+'?$/m],
     ['in a worker', ['after', 'in-worker'], /^ukshm: fatal: .* of region 'walked'$/m],
@@ -64,7 +72,9 @@ describe('a wired region', () => {
     assert.equal(statusBytes('VmLck'), locked);
   });
 
-  it('beyond RLIMIT_MEMLOCK is an error with limit and cure, or a note', { skip: whyNotLimited() }, async () => {
+  it('beyond RLIMIT_MEMLOCK is an error with limit and cure, or a note', {
+    skip: whyNotLimited(),
+  }, async () => {
     const root = process.getuid?.() === 0;
     const told = await askFixture<{
       code: string;
@@ -92,7 +102,8 @@ describe('a wired region', () => {
   }
 
   function whyNotLimited(): string | false {
-    if (!existsSync('/usr/bin/prlimit')) return 'needs prlimit (Debian: apt-get install util-linux)';
+    if (!existsSync('/usr/bin/prlimit'))
+      return 'needs prlimit (Debian: apt-get install util-linux)';
     if (EMULATED) return 'not possible here: the emulator itself is bound by the limit';
     return (process.getuid?.() === 0 && whyNotAsNobody()) || false;
   }
@@ -101,7 +112,9 @@ describe('a wired region', () => {
 describe('a region of huge pages', () => {
   const setting = '/proc/sys/vm/nr_hugepages';
   const count = (field: string): number =>
-    Number(new RegExp(`^${field}:\\s+(\\d+)`, 'm').exec(readFileSync('/proc/meminfo', 'utf8'))?.[1]);
+    Number(
+      new RegExp(`^${field}:\\s+(\\d+)`, 'm').exec(readFileSync('/proc/meminfo', 'utf8'))?.[1],
+    );
   let usual = '';
   let why: string | undefined;
 

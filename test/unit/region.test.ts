@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import { Region } from '../../src/memory/region.js';
 import { addressOf, GUARD_BYTES, PAGE_BYTES } from '../../src/sys/memory.js';
 import { throwsCode } from './rings.js';
-import { maps, openDescriptors, regionMaps } from './tools.js';
+import { EMULATED, maps, openDescriptors, regionMaps } from './tools.js';
 
 const HUGE = 2 ** 21;
 
@@ -28,7 +28,12 @@ describe('a region', () => {
     region.close();
   });
 
-  it('lies between two guards that nobody may touch', () => {
+  it('lies between two guards that nobody may touch', (t) => {
+    if (EMULATED) {
+      // It merges neighbours in /proc/self/maps as it likes.
+      t.skip("not possible here: the emulator's own mappings lie between ours");
+      return;
+    }
     const region = Region.create({ sizeBytes: 3 * PAGE_BYTES, name: 'guarded' });
     const all = maps();
     const at = all.findIndex(({ path }) => path.includes('memfd:ukshm:guarded'));
@@ -219,8 +224,8 @@ describe('chunks of a region', () => {
   });
 
   it('have lengths from 1 to the size of the region', () => {
-    const region = Region.create({ sizeBytes: 4096 });
-    for (const length of [0, -1, 1.5, 4097, Number.NaN]) {
+    const region = Region.create({ sizeBytes: PAGE_BYTES });
+    for (const length of [0, -1, 1.5, PAGE_BYTES + 1, Number.NaN]) {
       throwsCode('ERR_UKSHM_INVALID_ARGUMENT', () => region.tryAlloc(length));
     }
     region.close();
@@ -248,7 +253,7 @@ describe('a handle of a region', () => {
     attached.bytes[100] = 42;
     assert.equal(region.bytes[100], 42);
     throwsCode('ERR_UKSHM_NOT_OWNER', () => attached.alloc(1), /the thread that created it/);
-    assert.equal(attached.sizeBytes, 4096);
+    assert.equal(attached.sizeBytes, region.sizeBytes);
     attached.close();
     assert.equal(region.bytes[100], 42, 'closing one leaves the other');
     region.close();

@@ -1,10 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import {
-  outboxLayout,
-  RELEASE_SLOTS,
-  RELEASE_TAIL_INDEX,
-} from '../../src/memory/outbox-layout.js';
+import { outboxLayout, RELEASE_SLOTS, RELEASE_TAIL_INDEX } from '../../src/memory/outbox-layout.js';
 import { ReleaseReader, ReleaseWriter } from '../../src/ring/releases.js';
 import { throwsCode } from './rings.js';
 

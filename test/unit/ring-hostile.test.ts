@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { UkshmError } from '../../src/core/errors.js';
 import {
   DESCRIPTOR_BYTES,
   HEAD_INDEX,
@@ -11,7 +12,6 @@ import {
   TYPE_DESCRIPTOR,
   TYPE_PADDING,
 } from '../../src/memory/outbox-layout.js';
-import { UkshmError } from '../../src/core/errors.js';
 import { advance, Ring, throwsCode } from './rings.js';
 
 const CAPACITY = 4096;

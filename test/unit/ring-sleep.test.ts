@@ -182,18 +182,12 @@ describe('sleep for space', () => {
       // One record read: the head stays back, because a quarter is more.
       ring.read(1);
       let found = false;
-      const rung = inOrder(
-        order,
-        ring.words,
-        ASLEEP_FOR_SPACE_INDEX,
-        () => giveBack(ring),
-        [
-          () => ring.producer.announceSleep(),
-          () => {
-            found = ring.write(248);
-          },
-        ],
-      );
+      const rung = inOrder(order, ring.words, ASLEEP_FOR_SPACE_INDEX, () => giveBack(ring), [
+        () => ring.producer.announceSleep(),
+        () => {
+          found = ring.write(248);
+        },
+      ]);
       assert.ok(found || rung);
       assert.equal(rung, order.indexOf(2) < order.indexOf(1));
     });

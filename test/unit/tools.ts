@@ -3,6 +3,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { GUARD_BYTES } from '../../src/sys/memory.js';
 
 /** How a child ended, and what it printed. */
 export interface Ended {
@@ -125,6 +126,16 @@ export function maps(): MapsEntry[] {
 /** Mappings of regions and outboxes whose name contains `name`. */
 export function regionMaps(name: string = ''): MapsEntry[] {
   return maps().filter(({ path }) => path.startsWith('/memfd:ukshm:') && path.includes(name));
+}
+
+/** How many inaccessible pieces of a guard's length there are; Node's own are of other lengths. */
+export function guards(): number {
+  const isGuard = ({ start, end, rights, path }: MapsEntry): boolean =>
+    rights.startsWith('---') &&
+    path === '' &&
+    (end - start) % GUARD_BYTES === 0 &&
+    end - start < 2 ** 22;
+  return maps().filter(isGuard).length;
 }
 
 /** Collects garbage and lets finalizers run until `done`, or for some seconds. */
