@@ -90,8 +90,17 @@ export class Receiver implements RecordVisitor, MessageOwner {
     return closedError('the channel of this message');
   }
 
+  /** Whether a message waits. */
   available(): boolean {
-    return !this.#closed && this.#consumer.available();
+    if (this.#closed || !this.#consumer.available()) return false;
+    return !this.#consumer.atPadding() || this.#behindPadding();
+  }
+
+  /** Padding is no message: reads it, and looks behind it. */
+  #behindPadding(): boolean {
+    if (this.#draining) return false;
+    this.drain(() => {}, 0);
+    return this.#consumer.available();
   }
 
   news(): boolean {
@@ -117,7 +126,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
   }
 
   spin(micros: number): boolean {
-    return this.#consumer.spin(micros, nowMs);
+    return this.#consumer.spin(micros, nowMs) && this.available();
   }
 
   announceSleep(): void {

@@ -102,6 +102,13 @@ export class RecordConsumer {
     return this.#position !== this.#tailSeen || this.#readTail();
   }
 
+  /** Whether nothing but padding waits next. */
+  atPadding(): boolean {
+    if (this.#position === this.#tailSeen) return false;
+    const at = this.#position & (this.#capacity - 1);
+    return (this.#peerWords[(RING_OFFSET + at) >> 2] as number) >>> 16 === TYPE_PADDING;
+  }
+
   /** Looks again; whether the peer has published anything since the last look. */
   news(): boolean {
     const before = this.#tailSeen;
@@ -166,7 +173,7 @@ export class RecordConsumer {
     const quarter = capacity >> 2;
     let position = this.#position;
     const tail = this.#tailSeen;
-    while (position !== tail && count < limit) {
+    while (position !== tail && (count < limit || this.atPadding())) {
       const at = position & mask;
       const index = (RING_OFFSET + at) >> 2;
       const header = words[index] as number;

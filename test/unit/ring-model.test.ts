@@ -59,10 +59,8 @@ class Model {
     const count = this.queue.findIndex((entry) => entry.start >= looked);
     const read = this.queue.splice(0, Math.min(limit, count < 0 ? this.queue.length : count));
     const next = this.queue[0];
-    const last = read.at(-1);
-    if (last !== undefined) this.position = last.start + recordBytes(last.lengthBytes);
-    // Padding behind the last record read is passed only on the way to another record.
-    if (read.length < limit && (next === undefined || next.start >= looked)) this.position = looked;
+    // Padding behind the last record read is passed as well: it is no record that one could wait for.
+    this.position = next === undefined || next.start >= looked ? looked : next.start;
     return read;
   }
 
