@@ -145,5 +145,6 @@ NAPI_MODULE_INIT() {
   export_all(env, exports, poll_exports);
   export_all(env, exports, fault_exports);
   export_all(env, exports, work_exports);
+  export_all(env, exports, apart_exports);
   return exports;
 }

@@ -49,6 +49,7 @@ extern const export_entry process_exports[];
 extern const export_entry poll_exports[];
 extern const export_entry fault_exports[];
 extern const export_entry work_exports[];
+extern const export_entry apart_exports[];
 
 /// Forgets what fault.c knows of a range; called before it is unmapped.
 void forget_mapping(uintptr_t address, size_t length_bytes);

@@ -1,5 +1,5 @@
-// Calls that may take long (64 MiB of fresh pages: 26 ms) or hang (a foreign descriptor), made in
-// Node's thread pool. Each answers a promise for the call's result, or -errno.
+// Calls that may take long (64 MiB of fresh pages: 26 ms), made in Node's thread pool. Each answers
+// a promise for the call's result, or -errno.
 #include "addon.h"
 
 #include <stdlib.h>
@@ -31,8 +31,6 @@ static int64_t do_fcntl(work *w) {
   return failed_or(syscall(SYS_fcntl, (int)w->argument[0], (int)w->argument[1],
                            (long)w->argument[2]));
 }
-
-static int64_t do_close(work *w) { return failed_or(close((int)w->argument[0])); }
 
 static int64_t do_madvise(work *w) {
   return failed_or(madvise((void *)(uintptr_t)w->argument[0], (size_t)w->argument[1],
@@ -87,7 +85,6 @@ static napi_value queue(napi_env env, napi_callback_info info, blocking_call cal
     free(w);
     return NULL;
   }
-  if (call == do_close) disown_descriptor(env, (int)w->argument[0]);
   napi_queue_async_work(env, w->handle);
   return promise;
 }
@@ -97,9 +94,6 @@ static napi_value call_fallocate(napi_env env, napi_callback_info info) {
 }
 static napi_value call_fcntl_async(napi_env env, napi_callback_info info) {
   return queue(env, info, do_fcntl);
-}
-static napi_value call_close_async(napi_env env, napi_callback_info info) {
-  return queue(env, info, do_close);
 }
 static napi_value call_madvise_async(napi_env env, napi_callback_info info) {
   return queue(env, info, do_madvise);
@@ -129,7 +123,6 @@ const export_entry work_exports[] = {
     {"stat", call_stat},
     {"fallocateAsync", call_fallocate},
     {"fcntlAsync", call_fcntl_async},
-    {"closeAsync", call_close_async},
     {"madviseAsync", call_madvise_async},
     {"statAsync", call_stat_async},
     {NULL, NULL},

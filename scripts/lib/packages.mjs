@@ -16,6 +16,7 @@ const TEST_PACKAGES = /** @type {const} */ ([
   ['libc6-dev-arm64-cross', '/usr/aarch64-linux-gnu/include/stdio.h'],
   ['libstdc++6-arm64-cross', '/usr/aarch64-linux-gnu/lib/libstdc++.so.6'],
   ['qemu-user', '/usr/bin/qemu-aarch64'],
+  ['strace', '/usr/bin/strace'],
 ]);
 
 const STAMP = 'system-packages';

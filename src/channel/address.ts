@@ -5,7 +5,7 @@
 //
 // A path's socket file outlives a killed listener. Whoever finds nobody behind it removes it,
 // under a lock on its folder, so that two cannot both take it over and nothing is left beside it.
-import { closeSync, openSync, unlinkSync } from 'node:fs';
+import { closeSync, lstatSync, openSync, unlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { EADDRINUSE, EAGAIN, ECONNREFUSED, ENOENT } from '../abi/errno.js';
 import { LOCK_EX, LOCK_NB, LOCK_UN } from '../abi/file.js';
@@ -106,7 +106,11 @@ function occupant(address: Address): string {
   const fd = unixSocket();
   try {
     const result = connectSocket(fd, address.bytes);
-    if (result === -ECONNREFUSED) return address.abstract ? 'free' : 'nobody';
+    if (result === -ECONNREFUSED) {
+      if (address.abstract) return 'free';
+      const isSocket = lstatSync(address.name, { throwIfNoEntry: false })?.isSocket() ?? true;
+      return isSocket ? 'nobody' : 'a file that is no socket';
+    }
     if (result === -ENOENT) return 'free';
     if (result < 0) return 'a process that is too busy to say';
     return describe(peerCredentials(fd));

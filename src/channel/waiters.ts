@@ -27,6 +27,8 @@ export class Waiters {
         const index = this.#queue.indexOf(waiter);
         if (index >= 0) this.#queue.splice(index, 1);
         reject(signal?.reason);
+        // Those behind may need less than what it waited for, and nobody may ring again.
+        if (index === 0) this.serve();
       };
       const waiter: Waiter = {
         attempt: () => {

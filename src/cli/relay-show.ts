@@ -17,7 +17,7 @@ const NAMES: Readonly<Record<Way, string>> = {
 };
 
 const DIRECT_NOTE =
-  "With ukshm the disk took the bytes out of the reader's pages (O_DIRECT; --no-direct: not so).";
+  "With ukshm the disk took the bytes out of the reader's pages (O_DIRECT, as from 1 GiB on).";
 
 /** Prints each step when it is there, and what is being measured on the progress line. */
 export function shower(options: RelayOptions, progress: Progress): Demonstration {

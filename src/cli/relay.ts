@@ -43,7 +43,7 @@ Exit status: 0 done, 1 failed, 2 wrong arguments, 128 and its number after a sig
 interface Flags {
   readonly examine?: string;
   readonly hash: boolean;
-  readonly direct: boolean;
+  readonly direct?: boolean;
   readonly verify?: true;
   readonly json?: true;
   readonly chunkBytes: number;
@@ -59,7 +59,8 @@ export function addRelay(program: Command): void {
     .addArgument(new Argument('[output]', "a file, or '-' for standard output"))
     .option('--examine <module>', 'show each message to the default export of this module')
     .option('--no-hash', 'no SHA-256')
-    .option('--no-direct', 'write through the page cache, never past it (O_DIRECT)')
+    .option('--direct', 'write past the page cache (O_DIRECT); from 1 GiB on it is the default')
+    .option('--no-direct', 'write through the page cache')
     .option('--verify', 'read the output again and compare its digest')
     .option('--chunk-bytes <size>', 'the size of a message', size, CHUNK_BYTES_DEFAULT)
     .option('--in-flight <size>', 'read, but not yet written', size, IN_FLIGHT_BYTES_DEFAULT)

@@ -42,7 +42,7 @@ export interface Job {
   readonly inFlightBytes: number;
   readonly spinMicros?: number;
   readonly hash: boolean;
-  /** Write past the page cache where possible. */
+  /** The writer writes past the page cache where that is possible. */
   readonly direct: boolean;
   /** An absolute path to the user's examiner. */
   readonly examine?: string;

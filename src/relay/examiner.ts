@@ -3,7 +3,6 @@
 import { createHash, type Hash } from 'node:crypto';
 import { pathToFileURL } from 'node:url';
 import { type Channel, type ConnectOptions, connect, type Message } from '../index.js';
-import { addressOf } from '../sys/memory.js';
 import { type Control, runPart } from './child.js';
 import { type FinishedReport, type Job, MESSAGE_DATA, MESSAGE_END } from './control.js';
 import { Meter } from './meter.js';
@@ -83,7 +82,7 @@ async function examineFile(
     }
     await examine(message, hash, module);
     if (job.reportFrame && meter.messages === 0) {
-      control.tell({ kind: 'frame', ...frameAt(addressOf(message.bytes)) });
+      control.tell({ kind: 'frame', ...frameAt(message.bytes) });
     }
     meter.add(message.lengthBytes);
     await message.forward(writer);

@@ -5,17 +5,20 @@
 //
 // Source: Documentation/admin-guide/mm/pagemap.rst; the numbers are hidden since Linux 4.0.
 import { closeSync, openSync, readSync } from 'node:fs';
+import { addressOf } from '../sys/memory.js';
 import type { FrameReport } from './control.js';
 
 const PAGE_BYTES = 4096;
 const ENTRY_BYTES = 8;
 
 /**
- * The page frame under `address`. Touch the page first: one that was never read has no frame here.
+ * The page frame under the first of `bytes`, as this process sees it.
  *
- * @param address - below 2^53, as every user address is.
+ * @param bytes - not empty; its first is read, since a page that was never touched has no frame here.
  */
-export function frameAt(address: number): FrameReport {
+export function frameAt(bytes: Uint8Array): FrameReport {
+  const address = addressOf(bytes);
+  if (bytes[0] === undefined) return { address, reason: 'there are no bytes' };
   const entry = Buffer.alloc(ENTRY_BYTES);
   try {
     const file = openSync('/proc/self/pagemap', 'r');

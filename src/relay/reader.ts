@@ -11,7 +11,6 @@ import {
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { type Channel, type Loan, listen } from '../index.js';
-import { addressOf } from '../sys/memory.js';
 import { type Control, runPart } from './child.js';
 import {
   type EndOfFile,
@@ -75,7 +74,7 @@ async function sendFile(
       break;
     }
     if (job.reportFrame && meter.messages === 0) {
-      control.tell({ kind: 'frame', ...frameAt(addressOf(loan.bytes)) });
+      control.tell({ kind: 'frame', ...frameAt(loan.bytes) });
     }
     loan.send({ lengthBytes });
     meter.add(lengthBytes);

@@ -31,8 +31,10 @@ import { discardOutput, planOutput, publishOutput } from './output.js';
 
 /** A system call on a mebibyte costs a hundred times what its hand-over costs us. */
 export const CHUNK_BYTES_DEFAULT: number = 1 << 20;
-/** Read, but not yet written: four chunks, so that none of the three waits for a single other. */
-export const IN_FLIGHT_BYTES_DEFAULT: number = 4 << 20;
+/** Read, but not yet written: some chunks for each of the three, and for the disk. */
+export const IN_FLIGHT_BYTES_DEFAULT: number = 8 << 20;
+/** Copies of such files only push others out of the page cache. */
+const DIRECT_FROM_BYTES = 2 ** 30;
 /** How long the others may take to notice by themselves, before they are killed. */
 const GRACE_MS = 250;
 
@@ -46,7 +48,7 @@ export interface RelayOptions {
   readonly spinMicros?: number;
   /** SHA-256 in the examiner; `true` by default. */
   readonly hash?: boolean;
-  /** Write past the page cache where that is possible and fast; `true` by default. */
+  /** Write past the page cache where that is possible; by default only files of 1 GiB and more. */
   readonly direct?: boolean;
   /** A path to a module whose default export sees each message. */
   readonly examine?: string;
@@ -121,7 +123,7 @@ export function startRelay(options: RelayOptions): RelayRun {
     inFlightBytes: options.inFlightBytes ?? IN_FLIGHT_BYTES_DEFAULT,
     spinMicros: options.spinMicros ?? spinMicros(),
     hash: options.hash ?? true,
-    direct: options.direct ?? true,
+    direct: options.direct ?? (regularSize(options.input) ?? 0) >= DIRECT_FROM_BYTES,
     examine: options.examine === undefined ? undefined : resolve(options.examine),
     reportFrame: options.reportFrames ?? false,
     progressMs: options.progressMs ?? 100,

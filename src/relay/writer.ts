@@ -1,10 +1,10 @@
 // The last of the three: writes each message to the output, out of the reader's pages. The kernel
-// copies them into its page cache; no code of this process touches them.
+// copies them into its page cache, or the disk takes them as they are; no code of this process
+// touches them.
 import { open as openWithCallback, unlinkSync, write as writeWithCallback } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { type Channel, listen, type Message } from '../index.js';
-import { addressOf } from '../sys/memory.js';
 import { type Control, NeighbourLost, runPart } from './child.js';
 import {
   type EndOfFile,
@@ -54,6 +54,7 @@ async function writeFile(
   let toldNs = nowNs();
   for await (const message of channel) {
     if (message.type === MESSAGE_END) {
+      if (output instanceof FileWriter) await output.drain();
       checkComplete(message);
       return finish(output);
     }
@@ -63,18 +64,23 @@ async function writeFile(
       continue;
     }
     meter.start();
-    if (output !== undefined) await writeAll(output, message.bytes);
     if (job.reportFrame && meter.messages === 0) {
-      control.tell({ kind: 'frame', ...frameAt(addressOf(message.bytes)) });
+      control.tell({ kind: 'frame', ...frameAt(message.bytes) });
     }
+    await write(output, message);
     meter.add(message.lengthBytes);
-    message.release();
     if (nowNs() - toldNs >= job.progressMs * 1e6) {
       toldNs = nowNs();
       control.tell({ kind: 'progress', bytes: meter.bytes });
     }
   }
   throw new NeighbourLost('examiner', 'the messages ended before the file did');
+}
+
+async function write(output: Output | undefined, message: Message): Promise<void> {
+  if (output instanceof FileWriter) return output.take(message.bytes, () => message.release());
+  if (output !== undefined) await writeAll(output, message.bytes);
+  message.release();
 }
 
 function checkComplete(message: Message): void {
@@ -111,9 +117,7 @@ async function openOutput(plan: OutputFile, direct: boolean): Promise<Output | u
 }
 
 /** Writes everything, straight from the reader's pages. */
-async function writeAll(output: Output, bytes: Uint8Array): Promise<void> {
-  // On this thread: the hand-over to Node's pool costs as much as the call.
-  if (output instanceof FileWriter) return output.write(bytes);
+async function writeAll(output: number, bytes: Uint8Array): Promise<void> {
   let done = 0;
   while (done < bytes.length) {
     try {

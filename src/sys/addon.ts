@@ -29,7 +29,7 @@ export interface Addon {
   stat(fd: number, field: number): number;
   fallocateAsync(fd: number, mode: number, offset: number, length: number): Promise<number>;
   fcntlAsync(fd: number, command: number, argument: number): Promise<number>;
-  closeAsync(fd: number): Promise<number>;
+  closeApart(fd: number): number;
   madviseAsync(address: number, length: number, advice: number): Promise<number>;
   statAsync(fd: number, field: number): Promise<number>;
   socket(domain: number, type: number, protocol: number): number;

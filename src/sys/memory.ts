@@ -75,16 +75,9 @@ export function closeDescriptor(fd: number): void {
   addon.close(fd);
 }
 
-let foreignClosing: Promise<unknown> = Promise.resolve();
-
-/**
- * Closes descriptors that a stranger passed (-1: none), in Node's thread pool and one after the
- * other: even close(2) may hang, for ever, and then costs one thread of the pool, not all of them.
- */
+/** Closes descriptors that a stranger passed (-1: none), apart: even close(2) may hang for ever. */
 export function closeForeign(fds: Int32Array): void {
-  for (const fd of fds) {
-    if (fd >= 0) foreignClosing = foreignClosing.then(() => addon.closeAsync(fd));
-  }
+  for (const fd of fds) if (fd >= 0) addon.closeApart(fd);
 }
 
 /** An address below 2^53, or -errno. */

@@ -1,13 +1,14 @@
 // Goal: what one side sends is what the other side reads, whoever the two are and whatever way is
 // taken to send and to read.
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { type Channel, connect, listen, type Message } from '../../src/index.js';
 import { codeOf, fixture, pairOf, startActor, uniqueName } from './actors.js';
@@ -120,6 +121,12 @@ describe('echo', () => {
     const { reason, error } = await channel.closed;
     assert.equal(reason, 'peer-gone');
     assert.equal(error?.code, 'ERR_UKSHM_PEER_GONE');
+  });
+
+  it('from a worker leaves the process sound when the worker has ended', OPTIONS, async () => {
+    const run = promisify(execFile);
+    const { stdout } = await run(process.execPath, [fixture('worker-then-trap')]);
+    assert.match(stdout, /out of bounds/);
   });
 
   it('refuses what is longer than the arena', OPTIONS, async (t) => {

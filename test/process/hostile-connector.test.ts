@@ -10,28 +10,41 @@ import {
   F_SEAL_SEAL,
   F_SEAL_SHRINK,
 } from '../../src/abi/fcntl.js';
+import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from '../../src/abi/memfd.js';
+import { addressOfName } from '../../src/channel/address.js';
 import { decodeWelcome, encodeAck, WELCOME_BYTES } from '../../src/channel/wire.js';
 import { type Channel, connect } from '../../src/index.js';
 import {
   DESCRIPTOR_BYTES,
   HEAD_INDEX,
+  outboxLayout,
   RELEASE_SLOTS,
   RELEASE_TAIL_INDEX,
   TAIL_INDEX,
   TYPE_DESCRIPTOR,
   TYPE_PADDING,
 } from '../../src/memory/outbox-layout.js';
-import { closeDescriptor } from '../../src/sys/memory.js';
+import {
+  addSeals,
+  allocate,
+  closeDescriptor,
+  memfdCreate,
+  truncate,
+} from '../../src/sys/memory.js';
 import { receive, send } from '../../src/sys/socket.js';
 import { type Actor, cleanup, codeOf, endAll, startActor, uniqueName, until } from './actors.js';
 import { isPattern, pattern } from './pattern.js';
 import {
+  ALL_SEALS,
   hungUp,
   plainHello,
   type RawConnector,
+  rawAccept,
   rawConnect,
+  rawListen,
   rawSocket,
   sendWith,
+  welcomeOf,
 } from './raw-peer.js';
 
 const OPTIONS = { timeout: 30_000 };
@@ -309,6 +322,51 @@ describe('a hostile connector', { concurrency: false }, () => {
     await victim.call('closed', as);
     await expectHonest();
   });
+
+  const sealed = (): number => {
+    const fd = memfdCreate('hostile', MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    truncate(fd, outboxLayout(4096, 65536).totalBytes);
+    allocate(fd, outboxLayout(4096, 65536).totalBytes);
+    addSeals(fd, ALL_SEALS);
+    return fd;
+  };
+  const imports: readonly (readonly [string, Uint8Array, () => number[], number])[] = [
+    ['what it should', welcomeOf(4096, 65536), () => [sealed()], 1],
+    ['two descriptors instead of one', welcomeOf(4096, 65536), () => [sealed(), sealed()], 1],
+    ['memory of another size', welcomeOf(4096, 131072), () => [sealed()], 0],
+    ['impossible sizes', welcomeOf(4097, 0), () => [sealed()], 0],
+    ['a file', welcomeOf(4096, 65536), () => [openSync('/proc/version', 'r')], 0],
+    ['no descriptor', welcomeOf(4096, 65536), () => [], 0],
+    ['garbage', new Uint8Array(WELCOME_BYTES).fill(3), () => [sealed()], 0],
+  ];
+  for (const [what, welcome, make, status] of imports) {
+    it(`that has a listener of its own pass ${what}`, OPTIONS, async (t) => {
+      const before = await victim.call('usage');
+      const { raw, as } = await hostileChannel(t);
+      const at = uniqueName('import');
+      const listening = rawListen(at);
+      const frame = new Uint8Array(132);
+      const address = addressOfName(at).bytes;
+      frame.set([2, 5, 0, 0, 0]);
+      new DataView(frame.buffer).setUint32(17, address.length, true);
+      frame.set(address, 21);
+      send(raw.fd, frame);
+      const fd = await rawAccept(listening);
+      const fds = make();
+      sendWith(fd, welcome, fds);
+      for (const one of [...fds, fd, listening]) closeDescriptor(one);
+      const answer = new Uint8Array(9);
+      await until('it answers', () => receive(raw.fd, answer) === answer.length);
+      assert.deepEqual([...answer], [3, 5, 0, 0, 0, status, 0, 0, 0]);
+      raw.close();
+      await victim.call('closed', as);
+      await until('nothing of it is left', async () => {
+        const after = await victim.call('usage');
+        return after.fds.length === before.fds.length && after.memfds === before.memfds;
+      });
+      await expectHonest();
+    });
+  }
 
   for (const waiting of [false, true]) {
     const what = waiting ? ' while a message waits that nobody reads' : '';

@@ -26,6 +26,7 @@ import {
 } from '../../src/sys/memory.js';
 import { unixSocket } from '../../src/sys/socket.js';
 import { type Actor, cleanup, codeOf, startActor, uniqueName, until } from './actors.js';
+import type { Usage } from './fixtures/actor.js';
 import { cannotCompile, compileHostile } from './hostile-program.js';
 import { ALL_SEALS, rawAccept, rawListen, sendWith, welcomeOf } from './raw-peer.js';
 
@@ -273,14 +274,17 @@ describe('a file system that never answers', { skip: cannotMount() }, () => {
     }
     const suite = cleanup();
     let file = -1;
+    let before: Usage | undefined;
     try {
-      file = openSync(join(folder, 'file'), 'r');
       honestName = uniqueName('honest');
       const echo = await startActor(suite);
       victim = await startActor(suite, { watchTurns: true });
       await echo.call('listen', honestName);
       await echo.call('echoAll', honestName);
       await victim.call('connect', honestName, 'honest');
+      before = await victim.call('usage');
+      // Not before: a process forked from here would hang in its exec, with the file to close.
+      file = openSync(join(folder, 'file'), 'r');
       // More often than Node's thread pool has threads: none of them may be lost.
       for (let i = 0; i < 6; i++) {
         const good = theirs();
@@ -294,9 +298,12 @@ describe('a file system that never answers', { skip: cannotMount() }, () => {
       await victim.call('connect', honestName, 'more');
       await victim.call('send', 'more', 100_000, 8);
       assert.ok((await victim.call('receive', 'more', 1))[0]?.right, 'a new channel can be made');
+      await victim.call('close', 'more');
+      assert.equal(await victim.call('spawnTrue'), 0, 'a process can be started');
     } finally {
       await end();
-      if (file >= 0) closeSync(file);
+      if (file >= 0) closeDescriptor(file);
+      await expectNothingLeft(before ?? { fds: [], memfds: 0 });
       await suite.end();
     }
   });
