@@ -60,6 +60,7 @@ export class Channel implements AsyncIterable<Message> {
     this.#sender = new Sender(own, ownLayout, other, otherLayout, {
       ...shared,
       inFlightBytes: parts.inFlightBytes,
+      onDiscard: () => this.#space.count > 0 && this.#space.serve(),
     });
     this.#receiver = new Receiver(own.words, ownLayout, other, otherLayout, {
       ...shared,

@@ -28,6 +28,8 @@ export interface SenderOptions {
   readonly alwaysRing: boolean;
   /** Wakes the peer. */
   readonly ring: () => void;
+  /** A loan was given up: others of this side may have its space. */
+  readonly onDiscard: () => void;
 }
 
 export class Sender implements LoanOwner {
@@ -99,12 +101,12 @@ export class Sender implements LoanOwner {
     this.#check(lengthBytes, type, id);
     if (lengthBytes <= this.#inlineBytesMax) {
       const offset = this.#producer.tryReserve(lengthBytes);
-      if (offset < 0) return undefined;
+      if (offset < 0) return this.#full();
       this.#inlineOpen = true;
       return new OutboxLoan(this, offset, lengthBytes, -1, type, id);
     }
     const chunk = this.#tryChunk(lengthBytes);
-    if (chunk < 0) return undefined;
+    if (chunk < 0) return this.#full();
     const offset = this.#chunkOffset(chunk);
     return new OutboxLoan(this, offset, lengthBytes, chunk, type, id);
   }
@@ -114,10 +116,10 @@ export class Sender implements LoanOwner {
     const lengthBytes = bytes.length;
     this.#check(lengthBytes, type, id);
     if (lengthBytes <= this.#inlineBytesMax) {
-      if (!this.#producer.tryWrite(bytes, type, id)) return false;
+      if (!this.#producer.tryWrite(bytes, type, id)) return this.#full() ?? false;
     } else {
       const chunk = this.#tryChunk(lengthBytes);
-      if (chunk < 0) return false;
+      if (chunk < 0) return this.#full() ?? false;
       this.#mapping.bytes.set(bytes, this.#chunkOffset(chunk));
       this.commitChunk(chunk, lengthBytes, type, id);
     }
@@ -138,6 +140,7 @@ export class Sender implements LoanOwner {
 
   discardInline(): void {
     this.#inlineOpen = false;
+    this.#options.onDiscard();
   }
 
   commitChunk(chunk: number, lengthBytes: number, type: number, id: number): void {
@@ -156,6 +159,7 @@ export class Sender implements LoanOwner {
     this.#producer.takePromise();
     this.#lentBytes -= this.#arena.occupiedBytes(chunk);
     this.#arena.free(chunk);
+    this.#options.onDiscard();
   }
 
   /**
@@ -243,6 +247,11 @@ export class Sender implements LoanOwner {
       `a loan of at most ${this.#inlineBytesMax} bytes is open: these are sent in order, so send ` +
         'or discard it first (larger loans are free in number)',
     );
+  }
+
+  /** The peer can make room only by reading: it shall see what it was not shown yet. */
+  #full(): undefined {
+    this.publish();
   }
 
   #tryPromise(): boolean {
