@@ -325,9 +325,8 @@ export class Channel implements AsyncIterable<Message> {
 
   #onHangUp(): void {
     const error = peerGone(this.peer, this.name);
-    this.#finish(
-      this.#receiver.peerClosing() ? { reason: 'peer-closed' } : { reason: 'peer-gone', error },
-    );
+    const reason = this.#closing === undefined ? 'peer-closed' : 'closed';
+    this.#finish(this.#receiver.peerClosing() ? { reason } : { reason: 'peer-gone', error });
   }
 
   #fail(error: unknown): void {

@@ -257,8 +257,8 @@ async function settle(children: readonly Child[]): Promise<void> {
   const known = ({ ending, process: child }: Child): boolean =>
     ending.failed !== undefined ||
     ending.lost !== undefined ||
-    child.exitCode !== null ||
-    child.signalCode !== null;
+    // The exit may be known before the last words are read: these come before the disconnection.
+    (!child.connected && (child.exitCode !== null || child.signalCode !== null));
   const until = performance.now() + GRACE_MS;
   while (!children.every(known) && performance.now() < until) await sleep(2);
 }
