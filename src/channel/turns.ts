@@ -9,16 +9,14 @@ const STEPS_PER_CLOCK = 32;
 export class Turns {
   #steps = 0;
   #startMs = 0;
-  #over = false;
 
-  /** Whether the share of this turn is used up, and stays so until the next. Counts a step. */
+  /** Whether the share of this turn is used up. Counts a step. */
   over(): boolean {
     this.#steps++;
-    if (this.#steps % STEPS_PER_CLOCK !== 0) return this.#over;
+    if (this.#steps % STEPS_PER_CLOCK !== 0) return false;
     const now = nowMs();
     if (this.#startMs === 0) this.#startMs = now;
-    this.#over = now - this.#startMs > TURN_MS;
-    return this.#over;
+    return now - this.#startMs > TURN_MS;
   }
 
   /** Resolves in the next turn. */
@@ -30,6 +28,5 @@ export class Turns {
   /** A turn of the event loop has begun. */
   restart(): void {
     this.#startMs = 0;
-    this.#over = false;
   }
 }

@@ -21,7 +21,6 @@ import {
   endAll,
   startActor,
   uniqueName,
-  until,
 } from './actors.js';
 
 const OPTIONS = { timeout: 30_000 };
@@ -139,65 +138,6 @@ describe('a name', () => {
 });
 
 const SMALL_BOTH = { sendArenaBytes: 65536, receiveArenaBytes: 65536 };
-
-describe('a listener', () => {
-  it('that is stopped is waited for until the deadline or the signal', OPTIONS, async (t) => {
-    const name = uniqueName('stopped');
-    const stopped = await startActor(t);
-    await stopped.call('listen', name, SMALL);
-    stopped.kill('SIGSTOP');
-    assert.equal(await codeOf(connect(name, { timeoutMs: 100 })), 'ERR_UKSHM_TIMEOUT');
-    const signal = AbortSignal.timeout(100);
-    assert.equal(await codeOf(connect(name, { signal })), 'TimeoutError');
-    const patient = connect(name, { timeoutMs: 20_000 });
-    stopped.kill('SIGCONT');
-    const channel = await patient;
-    assert.equal(channel.peer.pid, stopped.pid);
-    await endAll(channel);
-  });
-
-  it('hands out channels in a loop that ends when it is closed', OPTIONS, async (t) => {
-    const listener = await listenFor(t, SMALL);
-    const peers: number[] = [];
-    const loop = (async () => {
-      for await (const channel of listener) {
-        peers.push(channel.peer.pid);
-        await channel.close();
-      }
-    })();
-    for (let i = 0; i < 3; i++) await endAll(await connect(listener.name));
-    await until('three came', () => peers.length === 3);
-    await listener.close();
-    await loop;
-    assert.deepEqual(peers, [process.pid, process.pid, process.pid]);
-  });
-
-  it('that is closed closes the channels that nobody took', OPTIONS, async (t) => {
-    const listener = await listenFor(t, SMALL);
-    const channels = await Promise.all([1, 2, 3].map(() => connect(listener.name)));
-    await listener.close();
-    for (const channel of channels) {
-      assert.deepEqual(await channel.closed, { reason: 'peer-closed' });
-      assert.equal(await channel.readable(), false);
-    }
-  });
-
-  it('that is closed ends the meetings under way', OPTIONS, async (t) => {
-    const listener = await listenFor(t, SMALL);
-    const codes = Promise.all(
-      Array.from({ length: 8 }, async () => {
-        const channel = await connect(listener.name);
-        const { reason } = await channel.closed;
-        return reason;
-      }).map((reason) => reason.catch((error) => error.code)),
-    );
-    await new Promise((resolve) => setImmediate(resolve));
-    await listener.close();
-    for (const code of await codes) {
-      assert.match(code, /^(peer-closed|ERR_UKSHM_PEER_GONE|ERR_UKSHM_NO_LISTENER)$/);
-    }
-  });
-});
 
 describe('another user', () => {
   it('is refused by a listener that does not name him', STRANGER_OPTIONS, async (t) => {
