@@ -180,7 +180,7 @@ export class Channel implements AsyncIterable<Message> {
   [Symbol.asyncIterator](): AsyncIterator<Message> {
     return new MessageIterator({
       claim: () => {
-        if (this.#reader) throw busy(this.name);
+        if (this.#reader || this.#receiver.draining) throw busy(this.name);
         this.#reader = true;
       },
       unclaim: () => {

@@ -53,7 +53,10 @@ export interface MessageCursor {
    * @throws RangeError when `target` is shorter than the message.
    */
   copyTo(target: Uint8Array): number;
-  /** Keeps the message beyond the handler; it must then be released. */
+  /**
+   * Keeps the message beyond the handler; it must then be released.
+   * @throws UkshmError `ERR_UKSHM_MESSAGE_RELEASED` behind the handler, and when taken before.
+   */
   take(): Message;
 }
 

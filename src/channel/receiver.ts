@@ -15,6 +15,13 @@ import {
   ReceivedMessage,
 } from './message.js';
 
+/** In place of a lease number: the chunk that a drain is at is a message of its own by now. */
+const TAKEN = -2;
+
+function takenBefore(): UkshmError {
+  return new UkshmError('ERR_UKSHM_MESSAGE_RELEASED', 'the message was taken before: take() once');
+}
+
 /** What a receiver asks of its channel. */
 export interface ReceiverOptions {
   readonly alwaysRing: boolean;
@@ -49,7 +56,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
   readonly #cursor: DrainCursor;
   #handler: ((message: MessageCursor) => void) | undefined = undefined;
   #draining = false;
-  // The descriptor that a drain is at; `#atLease` is INLINE at a record and once it is taken.
+  // The descriptor that a drain is at; `#atLease` is INLINE at a record, TAKEN once it is taken.
   #atLease = INLINE;
   #atGeneration = 0;
   #atRegion = 0;
@@ -75,6 +82,11 @@ export class Receiver implements RecordVisitor, MessageOwner {
 
   get closed(): boolean {
     return this.#closed;
+  }
+
+  /** Whether a handler of `drain` runs. */
+  get draining(): boolean {
+    return this.#draining;
   }
 
   /** Inline messages that are kept: they hold up the ring behind them. */
@@ -196,7 +208,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
     } finally {
       this.#cursor.memory = this.mapping.bytes;
       this.#cursor.words = this.mapping.words;
-      if (this.#atLease !== INLINE) this.#releaseLease(lease, this.#atGeneration, region);
+      if (this.#atLease !== TAKEN) this.#releaseLease(lease, this.#atGeneration, region);
       this.#atLease = INLINE;
     }
     return !this.#closed && this.#handler !== undefined;
@@ -205,14 +217,15 @@ export class Receiver implements RecordVisitor, MessageOwner {
   /** Keeps the message that a drain is at. */
   take(): ReceivedMessage {
     const lease = this.#atLease;
+    if (lease === INLINE && this.#draining) return this.#keepInline();
     if (lease === INLINE) {
-      if (this.#draining) return this.#keepInline();
       throw new UkshmError(
         'ERR_UKSHM_MESSAGE_RELEASED',
         'a cursor is valid only inside the handler of its drain: take() the message there',
       );
     }
-    this.#atLease = INLINE;
+    if (lease === TAKEN) throw takenBefore();
+    this.#atLease = TAKEN;
     return new ReceivedMessage(this, this.#cursor, lease, this.#atGeneration, this.#atRegion);
   }
 
@@ -294,7 +307,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
 
   #keepInline(): ReceivedMessage {
     const message = new ReceivedMessage(this, this.#cursor, INLINE, 0, 0);
-    this.#consumer.hold(message, this.#cursor.offset);
+    if (!this.#consumer.hold(message, this.#cursor.offset)) throw takenBefore();
     return message;
   }
 

@@ -206,16 +206,21 @@ export class RecordConsumer {
     return count;
   }
 
-  /** Keeps the record that a drain is at, as `held`; its payload is at `payloadOffset`. */
-  hold(held: HeldRecord, payloadOffset: number): void {
+  /**
+   * Keeps the record that a drain is at, as `held`; its payload is at `payloadOffset`.
+   * @returns `false` when it is kept already.
+   */
+  hold(held: HeldRecord, payloadOffset: number): boolean {
     // The record's cursor: the same ring position, behind `#position` by less than the capacity.
     const at = payloadOffset - RECORD_HEADER_BYTES - RING_OFFSET;
     const back = (this.#position - at) & (this.#capacity - 1);
     held.start = (this.#position - (back === 0 ? this.#capacity : back)) | 0;
+    if (this.#newest?.start === held.start) return false;
     if (this.#newest === undefined) this.#oldest = held;
     else this.#newest.next = held;
     this.#newest = held;
     this.#heldCount++;
+    return true;
   }
 
   /** Releases a held record; the head advances over the released prefix when published. */
