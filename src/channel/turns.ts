@@ -9,14 +9,16 @@ const STEPS_PER_CLOCK = 32;
 export class Turns {
   #steps = 0;
   #startMs = 0;
+  #over = false;
 
-  /** Whether the share of this turn is used up. Counts a step. */
+  /** Whether the share of this turn is used up, and stays so until the next. Counts a step. */
   over(): boolean {
     this.#steps++;
-    if (this.#steps % STEPS_PER_CLOCK !== 0) return false;
+    if (this.#steps % STEPS_PER_CLOCK !== 0) return this.#over;
     const now = nowMs();
     if (this.#startMs === 0) this.#startMs = now;
-    return now - this.#startMs > TURN_MS;
+    this.#over = now - this.#startMs > TURN_MS;
+    return this.#over;
   }
 
   /** Resolves in the next turn. */
@@ -28,5 +30,6 @@ export class Turns {
   /** A turn of the event loop has begun. */
   restart(): void {
     this.#startMs = 0;
+    this.#over = false;
   }
 }

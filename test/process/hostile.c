@@ -145,7 +145,7 @@ static int flip_main(const char *name, int seconds) {
   const time_t end = time(NULL) + seconds;
   while (time(NULL) < end) {
     uint32_t head = atomic_load((const _Atomic uint32_t *)(const void *)(other + HEAD));
-    if (tail - head >= ring_bytes) {
+    if (tail - head + SLOT_BYTES > ring_bytes) {
       struct pollfd hang_up = {.fd = fd, .events = POLLRDHUP};
       if (poll(&hang_up, 1, 1) > 0) break;
       continue;

@@ -10,7 +10,7 @@ import { type Listener, listen } from '../../src/channel/listener.js';
 
 const ARENA = 2 ** 20;
 /** Far more than any of this takes; a hang shows as a failure, not as a silence. */
-const PATIENCE_MS = 5000;
+const PATIENCE_MS = 20_000;
 
 let listener: Listener;
 before(async () => {
