@@ -2,17 +2,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import {
-  type Channel,
-  type ConnectOptions,
-  connect,
-  type Listener,
-  type ListenOptions,
-  listen,
-} from '../../src/index.js';
 import type { Operations } from './fixtures/actor.js';
 
 /** How long a step may take before its test fails: only a guard against hanging. */
@@ -171,35 +162,6 @@ export async function startActor(context: Owner, options: ActorOptions = {}): Pr
   });
   await actor.ready;
   return actor;
-}
-
-/** The two ends of a channel of this process. */
-export interface Pair {
-  readonly listener: Listener;
-  /** The listener's end. */
-  readonly near: Channel;
-  /** The connector's end. */
-  readonly far: Channel;
-}
-
-/** A channel between two ends in this process; both are closed at the end of the test. */
-export async function pairOf(
-  context: TestContext,
-  listenOptions?: ListenOptions,
-  connectOptions?: ConnectOptions,
-): Promise<Pair> {
-  const name = uniqueName('pair');
-  const listener = await listen(name, listenOptions);
-  context.after(() => listener.close());
-  const [near, far] = await Promise.all([listener.accept(), connect(name, connectOptions)]);
-  context.after(() => endAll(near, far));
-  return { listener, near, far };
-}
-
-/** Ends channels at once, whatever is still in them. */
-export async function endAll(...channels: Channel[]): Promise<void> {
-  const signal = AbortSignal.abort();
-  await Promise.allSettled(channels.map((channel) => channel.close({ signal })));
 }
 
 /** The code of the error with which `work` fails. */

@@ -74,10 +74,11 @@ describe('worker.terminate()', () => {
     readonly guards: number;
   }
   const rounds = EMULATED ? 2 : 17;
+  const delayMs = EMULATED ? 2000 : 60;
 
   it('at any moment, of several workers that use regions and channels, leaves nothing', async () => {
     const seed = Math.floor(Math.random() * 2 ** 31);
-    const told = await ask<Remains>('terminate', rounds, 3, seed);
+    const told = await ask<Remains>('terminate', rounds, 3, delayMs, seed);
     const said = `seed ${seed}: ${JSON.stringify(told)}`;
     // Under the emulator a worker takes longer to start than it is given.
     assert.ok(told.met > 0 || EMULATED, said);
