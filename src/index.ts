@@ -1,11 +1,17 @@
 // The face of ukshm: what programs import.
-export type { Access } from './channel/access.js';
+
 export { Channel } from './channel/channel.js';
-export { type ConnectOptions, connect } from './channel/connector.js';
-export { listListeners } from './channel/directory.js';
-export { Listener, type ListenerInfo, type ListenOptions, listen } from './channel/listener.js';
 export type { Loan, SendLoanOptions } from './channel/loan.js';
-export type { EndOptions } from './channel/meeting.js';
+export type { Access } from './channel/meeting/access.js';
+export { type ConnectOptions, connect } from './channel/meeting/connector.js';
+export { listListeners } from './channel/meeting/directory.js';
+export {
+  Listener,
+  type ListenerInfo,
+  type ListenOptions,
+  listen,
+} from './channel/meeting/listener.js';
+export type { EndOptions } from './channel/meeting/meeting.js';
 export type { Message, MessageCursor } from './channel/message.js';
 export type {
   CloseReason,

@@ -1,7 +1,11 @@
 // The errors with which a channel's waits and calls end.
 import { UkshmError } from '../core/errors.js';
 import type { Credentials } from '../sys/socket.js';
-import { describe } from './access.js';
+
+/** The peer in words, for errors. */
+export function describe(peer: Credentials): string {
+  return `process ${peer.pid} of user ${peer.uid}`;
+}
 
 /** The peer died: its socket hung up, or its pidfd told, without a word before. */
 export function peerGone(peer: Credentials, name: string): UkshmError {

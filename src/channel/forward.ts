@@ -10,10 +10,6 @@
 // (docs/decisions/0002).
 import { peerMisbehaved, UkshmError } from '../core/errors.js';
 import type { Mapping } from '../memory/mapping.js';
-import type { ReceivedMessage } from './message.js';
-import type { Receiver } from './receiver.js';
-import type { Sender } from './sender.js';
-import { unlessAborted } from './waiters.js';
 import {
   decodeImport,
   encodeImport,
@@ -22,7 +18,11 @@ import {
   FRAME_IMPORT,
   FRAME_IMPORTED,
   type ImportFrame,
-} from './wire.js';
+} from './frames.js';
+import type { ReceivedMessage } from './message.js';
+import type { Receiver } from './receiver.js';
+import type { Sender } from './sender.js';
+import { unlessAborted } from './waiters.js';
 
 /** Regions that one peer may ask this side to map at a time. */
 const IMPORTS_MAX = 64;

@@ -11,7 +11,7 @@ import { after } from '../sys/clock.js';
 import { closeDescriptor } from '../sys/memory.js';
 import { poller } from '../sys/poller.js';
 import { receive, send } from '../sys/socket.js';
-import { FRAME_BYTES, FRAME_RING } from './wire.js';
+import { FRAME_BYTES, FRAME_RING } from './frames.js';
 
 const HUNG_UP = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
 const RING_BYTES: Uint8Array = new Uint8Array([FRAME_RING]);

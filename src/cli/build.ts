@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
+import { addonPath, platformName } from '../sys/platform.js';
 import type { Feature } from '../sys/probe.js';
 import { print, printJson } from './print.js';
 import { formatMs } from './text.js';
@@ -72,7 +73,7 @@ function build(headers: string | undefined): Built {
   const sources = readdirSync(native).filter((name) => name.endsWith('.c'));
   const include = findHeaders(headers);
   const compiler = findCompiler();
-  const addon = join(ROOT, 'prebuilds', platformName(), 'ukshm.node');
+  const addon = addonPath(platformName());
   // The new file takes the place of the old one, which a running process may have mapped.
   const fresh = `${addon}.${process.pid}`;
   try {
@@ -138,11 +139,4 @@ function checkThatItLoads(path: string): void {
   if (status === 0) return;
   const reason = stderr.split('\n').find((line) => line.startsWith('Error')) ?? stderr.trim();
   throw new BuildError('ERR_UKSHM_ADDON', `what was compiled does not load: ${reason}`);
-}
-
-/** As prebuilds/ names it. The module that loads the addon says the same. */
-function platformName(): string {
-  const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
-  const libc = report.header?.glibcVersionRuntime === undefined ? 'musl' : 'glibc';
-  return `linux-${process.arch}-${libc}`;
 }

@@ -1,7 +1,7 @@
 // `ukshm ls`: who listens on this machine, who is connected, and how much memory is in use.
 import { existsSync, readFileSync } from 'node:fs';
 import type { Command } from 'commander';
-import type { ListenerInfo } from '../channel/directory.js';
+import type { ListenerInfo } from '../channel/meeting/directory.js';
 import { print, printJson } from './print.js';
 import { formatMemory, table } from './text.js';
 
@@ -14,7 +14,7 @@ export function addLs(program: Command): void {
     .option('--json', 'report in JSON')
     .action(async ({ json }: { json?: true }) => {
       // Loads the addon, which the other commands may not need.
-      const { listListeners } = await import('../channel/directory.js');
+      const { listListeners } = await import('../channel/meeting/directory.js');
       const listeners = await listListeners();
       if (json) printJson({ listeners });
       else print(report(listeners));

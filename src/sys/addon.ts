@@ -1,7 +1,7 @@
 // Loads the addon: the one place that does. What it exports is typed here, call by call.
 import { createRequire } from 'node:module';
-import { fileURLToPath } from 'node:url';
 import { UkshmError } from '../core/errors.js';
+import { addonPath, platformName } from './platform.js';
 
 /** The addon's functions: results are the system call's own, or -errno. */
 export interface Addon {
@@ -53,24 +53,6 @@ export interface Addon {
   watch(epoll: number, callback: () => void): object | number;
   keepAlive(watcher: object, yes: boolean): void;
   explainFault(start: number, end: number, text: string): void;
-}
-
-interface ProcessReport {
-  header?: { glibcVersionRuntime?: string };
-}
-
-/** The platform, architecture and C library that this Node runs on, as prebuilds/ names them. */
-export function platformName(): string {
-  const report = process.report?.getReport() as ProcessReport | undefined;
-  const libc = report?.header?.glibcVersionRuntime === undefined ? 'musl' : 'glibc';
-  return process.platform === 'linux'
-    ? `linux-${process.arch}-${libc}`
-    : `${process.platform}-${process.arch}`;
-}
-
-/** Where the addon of this package lies for a platform name. */
-export function addonPath(platform: string): string {
-  return fileURLToPath(new URL(`../../../prebuilds/${platform}/ukshm.node`, import.meta.url));
 }
 
 function load(): Addon {

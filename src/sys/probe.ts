@@ -5,7 +5,7 @@ import { EFAULT, EINVAL, EPERM } from '../abi/errno.js';
 import { F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SHRINK } from '../abi/fcntl.js';
 import { MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_HUGE_2MB, MFD_HUGETLB } from '../abi/memfd.js';
 import { __NR_io_uring_setup } from '../abi/syscall.js';
-import { addon, platformName } from './addon.js';
+import { addon } from './addon.js';
 import { processorCount } from './clock.js';
 import {
   addSeals,
@@ -15,6 +15,7 @@ import {
   memfdCreate,
   truncate,
 } from './memory.js';
+import { platformName } from './platform.js';
 import { memlockLimitBytes, ownPid, ownUid, pidfdOpen } from './process.js';
 import {
   accept,

@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { addressOfName } from '../../src/channel/address.js';
-import { DEFAULT_SIZE, encodeHello, WELCOME_BYTES } from '../../src/channel/wire.js';
+import { addressOfName } from '../../src/channel/meeting/address.js';
+import { DEFAULT_SIZE, encodeHello, WELCOME_BYTES } from '../../src/channel/meeting/wire.js';
 import { closeDescriptor } from '../../src/sys/memory.js';
 import { connectSocket, receiveDescriptors, send, unixSocket } from '../../src/sys/socket.js';
 import {

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { describe, it } from 'node:test';
-import { ABSTRACT_PREFIX } from '../../src/channel/address.js';
+import { ABSTRACT_PREFIX } from '../../src/channel/meeting/address.js';
 import { startActor, uniqueName } from './actors.js';
 import { cannotCompile, compileHostile } from './hostile-program.js';
 

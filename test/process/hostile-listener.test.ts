@@ -15,7 +15,7 @@ import {
   F_SEAL_WRITE,
 } from '../../src/abi/fcntl.js';
 import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from '../../src/abi/memfd.js';
-import { encodeRefusal, WELCOME_BYTES } from '../../src/channel/wire.js';
+import { encodeRefusal, WELCOME_BYTES } from '../../src/channel/meeting/wire.js';
 import { outboxLayout } from '../../src/memory/outbox-layout.js';
 import {
   addSeals,

@@ -11,8 +11,8 @@ import {
   F_SEAL_SHRINK,
 } from '../../src/abi/fcntl.js';
 import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from '../../src/abi/memfd.js';
-import { addressOfName } from '../../src/channel/address.js';
-import { decodeWelcome, encodeAck, WELCOME_BYTES } from '../../src/channel/wire.js';
+import { addressOfName } from '../../src/channel/meeting/address.js';
+import { decodeWelcome, encodeAck, WELCOME_BYTES } from '../../src/channel/meeting/wire.js';
 import {
   DESCRIPTOR_BYTES,
   outboxLayout,

@@ -6,7 +6,7 @@ import {
   F_SEAL_SEAL,
   F_SEAL_SHRINK,
 } from '../../src/abi/fcntl.js';
-import { addressOfName } from '../../src/channel/address.js';
+import { addressOfName } from '../../src/channel/meeting/address.js';
 import {
   DEFAULT_SIZE,
   decodeWelcome,
@@ -15,7 +15,7 @@ import {
   encodeWelcome,
   HELLO_BYTES,
   WELCOME_BYTES,
-} from '../../src/channel/wire.js';
+} from '../../src/channel/meeting/wire.js';
 import { Mapping } from '../../src/memory/mapping.js';
 import { type OutboxLayout, outboxLayout, RING_OFFSET } from '../../src/memory/outbox-layout.js';
 import { addSeals, closeDescriptor } from '../../src/sys/memory.js';

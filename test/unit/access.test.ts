@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Access, admits, checkAccess, describe as inWords } from '../../src/channel/access.js';
+import { describe as inWords } from '../../src/channel/ends.js';
+import { type Access, admits, checkAccess } from '../../src/channel/meeting/access.js';
 import { overflowUid, ownUid } from '../../src/sys/process.js';
 import type { Credentials } from '../../src/sys/socket.js';
 import { throwsCode } from './rings.js';

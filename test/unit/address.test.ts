@@ -3,7 +3,12 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { type Address, addressOfName, listenAt, removeStale } from '../../src/channel/address.js';
+import {
+  type Address,
+  addressOfName,
+  listenAt,
+  removeStale,
+} from '../../src/channel/meeting/address.js';
 import { closeDescriptor } from '../../src/sys/memory.js';
 import { throwsCode } from './rings.js';
 import { openDescriptors } from './tools.js';

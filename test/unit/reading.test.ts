@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { Channel } from '../../src/channel/channel.js';
-import { connect } from '../../src/channel/connector.js';
-import { type Listener, listen } from '../../src/channel/listener.js';
+import { connect } from '../../src/channel/meeting/connector.js';
+import { type Listener, listen } from '../../src/channel/meeting/listener.js';
 import type { Message } from '../../src/channel/message.js';
 import { throwsCode } from './rings.js';
 

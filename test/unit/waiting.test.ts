@@ -5,8 +5,8 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Channel } from '../../src/channel/channel.js';
-import { connect } from '../../src/channel/connector.js';
-import { type Listener, listen } from '../../src/channel/listener.js';
+import { connect } from '../../src/channel/meeting/connector.js';
+import { type Listener, listen } from '../../src/channel/meeting/listener.js';
 
 const ARENA = 2 ** 20;
 /** Far more than any of this takes; a hang shows as a failure, not as a silence. */

@@ -2,31 +2,33 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import {
-  ACK_BYTES,
-  DEFAULT_SIZE,
-  decodeHello,
   decodeImport,
-  decodeWelcome,
-  encodeAck,
-  encodeHello,
   encodeImport,
   encodeNumbers,
-  encodeRefusal,
-  encodeWelcome,
   FRAME_BYTES,
   FRAME_DROP,
   FRAME_IMPORT,
   FRAME_IMPORTED,
   FRAME_RING,
+  TOKEN_BYTES,
+  tokenKey,
+} from '../../src/channel/frames.js';
+import {
+  ACK_BYTES,
+  DEFAULT_SIZE,
+  decodeHello,
+  decodeWelcome,
+  encodeAck,
+  encodeHello,
+  encodeRefusal,
+  encodeWelcome,
   HELLO_BYTES,
   type Hello,
   isAck,
   type Refusal,
-  TOKEN_BYTES,
-  tokenKey,
   WELCOME_BYTES,
   type Welcome,
-} from '../../src/channel/wire.js';
+} from '../../src/channel/meeting/wire.js';
 import { throwsCode } from './rings.js';
 
 const u32 = fc.nat(0xffffffff);

@@ -5,12 +5,12 @@ import {
   F_SEAL_SEAL,
   F_SEAL_SHRINK,
   F_SEAL_WRITE,
-} from '../abi/fcntl.js';
-import { MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_HUGE_2MB, MFD_HUGETLB } from '../abi/memfd.js';
-import { peerMisbehaved, SyscallError } from '../core/errors.js';
-import { roundUp } from '../core/u32.js';
-import { HUGE_PAGE_BYTES, Mapping } from '../memory/mapping.js';
-import { type OutboxLayout, writeConfig } from '../memory/outbox-layout.js';
+} from '../../abi/fcntl.js';
+import { MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_HUGE_2MB, MFD_HUGETLB } from '../../abi/memfd.js';
+import { peerMisbehaved, SyscallError } from '../../core/errors.js';
+import { roundUp } from '../../core/u32.js';
+import { HUGE_PAGE_BYTES, Mapping } from '../../memory/mapping.js';
+import { type OutboxLayout, writeConfig } from '../../memory/outbox-layout.js';
 import {
   addSeals,
   allocateAsync,
@@ -19,7 +19,7 @@ import {
   memfdCreate,
   statAsync,
   truncate,
-} from '../sys/memory.js';
+} from '../../sys/memory.js';
 
 /** No one else can map it writable, and it neither shrinks nor grows. */
 const OUTBOX_SEALS: number = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;

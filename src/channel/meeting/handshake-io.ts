@@ -1,12 +1,12 @@
 // Reads and writes of fixed length during a meeting, on a non-blocking socket, until a deadline.
 
-import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../abi/epoll.js';
-import { EAGAIN, ECONNRESET, EINTR, EPIPE } from '../abi/errno.js';
-import { SyscallError, UkshmError } from '../core/errors.js';
-import { afterAlive } from '../sys/clock.js';
-import { closeForeign } from '../sys/memory.js';
-import { poller } from '../sys/poller.js';
-import { receive, receiveDescriptors, sendDescriptors } from '../sys/socket.js';
+import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../../abi/epoll.js';
+import { EAGAIN, ECONNRESET, EINTR, EPIPE } from '../../abi/errno.js';
+import { SyscallError, UkshmError } from '../../core/errors.js';
+import { afterAlive } from '../../sys/clock.js';
+import { closeForeign } from '../../sys/memory.js';
+import { poller } from '../../sys/poller.js';
+import { receive, receiveDescriptors, sendDescriptors } from '../../sys/socket.js';
 
 /** What a meeting is called in its errors, and until when it may last. */
 export interface Deadline {

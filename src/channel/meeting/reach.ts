@@ -1,10 +1,19 @@
 // From a name to a connected socket whose owner is who was expected.
-import { EACCES, EAGAIN, ECONNREFUSED, EINPROGRESS, EINTR, ENOENT, EPERM } from '../abi/errno.js';
-import { SyscallError, UkshmError } from '../core/errors.js';
-import { afterAlive, nowMs } from '../sys/clock.js';
-import { closeDescriptor } from '../sys/memory.js';
-import { type Credentials, connectSocket, peerCredentials, unixSocket } from '../sys/socket.js';
-import { type Access, admits, describe } from './access.js';
+import {
+  EACCES,
+  EAGAIN,
+  ECONNREFUSED,
+  EINPROGRESS,
+  EINTR,
+  ENOENT,
+  EPERM,
+} from '../../abi/errno.js';
+import { SyscallError, UkshmError } from '../../core/errors.js';
+import { afterAlive, nowMs } from '../../sys/clock.js';
+import { closeDescriptor } from '../../sys/memory.js';
+import { type Credentials, connectSocket, peerCredentials, unixSocket } from '../../sys/socket.js';
+import { describe } from '../ends.js';
+import { type Access, admits } from './access.js';
 import type { Address } from './address.js';
 import type { Deadline } from './handshake-io.js';
 

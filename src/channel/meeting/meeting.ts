@@ -1,16 +1,16 @@
 // What listener and connector share: options with their limits, and the end of a meeting.
-import { checkInteger, checkPowerOfTwo } from '../core/check.js';
-import { roundUp } from '../core/u32.js';
+import { checkInteger, checkPowerOfTwo } from '../../core/check.js';
+import { roundUp } from '../../core/u32.js';
 import {
   ARENA_BYTES_MAX,
   ARENA_UNIT_BYTES,
   RING_BYTES_MAX,
   RING_BYTES_MIN,
-} from '../memory/outbox-layout.js';
-import { processorCount } from '../sys/clock.js';
-import { closeDescriptor } from '../sys/memory.js';
-import { ownPid, pidfdOpen } from '../sys/process.js';
-import { type Credentials, peerPidfd } from '../sys/socket.js';
+} from '../../memory/outbox-layout.js';
+import { processorCount } from '../../sys/clock.js';
+import { closeDescriptor } from '../../sys/memory.js';
+import { ownPid, pidfdOpen } from '../../sys/process.js';
+import { type Credentials, peerPidfd } from '../../sys/socket.js';
 
 export const RING_BYTES_DEFAULT = 262144;
 export const ARENA_BYTES_DEFAULT = 4194304;

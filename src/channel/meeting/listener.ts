@@ -1,19 +1,21 @@
 // A listener: a name at which one meets. It admits, makes both outboxes, and hands out channels.
 
-import { EPOLLIN } from '../abi/epoll.js';
-import { EAGAIN, EINTR } from '../abi/errno.js';
-import { checkInteger } from '../core/check.js';
-import { closedError, UkshmError } from '../core/errors.js';
-import { ARENA_BYTES_MAX } from '../memory/outbox-layout.js';
-import type { Wish } from '../memory/region.js';
-import { after } from '../sys/clock.js';
-import { closeDescriptor } from '../sys/memory.js';
-import { KeepAlive, poller } from '../sys/poller.js';
-import { ownPid, ownUid } from '../sys/process.js';
-import { accept, type Credentials, peerCredentials, refuseDescriptors } from '../sys/socket.js';
+import { EPOLLIN } from '../../abi/epoll.js';
+import { EAGAIN, EINTR } from '../../abi/errno.js';
+import { checkInteger } from '../../core/check.js';
+import { closedError, UkshmError } from '../../core/errors.js';
+import { ARENA_BYTES_MAX } from '../../memory/outbox-layout.js';
+import type { Wish } from '../../memory/region.js';
+import { after } from '../../sys/clock.js';
+import { closeDescriptor } from '../../sys/memory.js';
+import { KeepAlive, poller } from '../../sys/poller.js';
+import { ownPid, ownUid } from '../../sys/process.js';
+import { accept, type Credentials, peerCredentials, refuseDescriptors } from '../../sys/socket.js';
+import type { Channel } from '../channel.js';
+import type { WaitOptions } from '../options.js';
+import { Waiters } from '../waiters.js';
 import { type Access, admits, checkAccess } from './access.js';
 import { type Address, addressOfName, listenAt, removeStale } from './address.js';
-import type { Channel } from './channel.js';
 import { type ExportedOutbox, type Greeting, greet } from './greeting.js';
 import {
   ARENA_BYTES_DEFAULT,
@@ -24,8 +26,6 @@ import {
   MEETING_TIMEOUT_MS,
   RING_BYTES_DEFAULT,
 } from './meeting.js';
-import type { WaitOptions } from './options.js';
-import { Waiters } from './waiters.js';
 
 /** Meetings under way at a time, in all and with one process. */
 const MEETINGS_MAX = 256;

@@ -1,17 +1,19 @@
 // The listener's side of one meeting, from an accepted socket to a channel.
-import { F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK } from '../abi/fcntl.js';
-import { peerMisbehaved, SyscallError, UkshmError } from '../core/errors.js';
-import type { Mapping } from '../memory/mapping.js';
-import { type OutboxLayout, outboxLayout } from '../memory/outbox-layout.js';
-import type { Wish } from '../memory/region.js';
-import { random } from '../sys/clock.js';
-import { closeDescriptor, getSeals } from '../sys/memory.js';
-import { memlockLimitBytes } from '../sys/process.js';
-import type { Credentials } from '../sys/socket.js';
-import { type Access, describe } from './access.js';
+import { F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK } from '../../abi/fcntl.js';
+import { peerMisbehaved, SyscallError, UkshmError } from '../../core/errors.js';
+import type { Mapping } from '../../memory/mapping.js';
+import { type OutboxLayout, outboxLayout } from '../../memory/outbox-layout.js';
+import type { Wish } from '../../memory/region.js';
+import { random } from '../../sys/clock.js';
+import { closeDescriptor, getSeals } from '../../sys/memory.js';
+import { memlockLimitBytes } from '../../sys/process.js';
+import type { Credentials } from '../../sys/socket.js';
+import { Channel } from '../channel.js';
+import { describe } from '../ends.js';
+import { Importer, Origin } from '../forward.js';
+import { TOKEN_BYTES, tokenKey } from '../frames.js';
+import type { Access } from './access.js';
 import type { Address } from './address.js';
-import { Channel } from './channel.js';
-import { Importer, Origin } from './forward.js';
 import { type Deadline, readExactly, writeAll } from './handshake-io.js';
 import { both, closeAll, type EndSettings, plausibleSizes, watchPeer } from './meeting.js';
 import { createOutbox, mapOwn, mapPeer, outboxBytes, sealSize } from './outbox.js';
@@ -28,8 +30,6 @@ import {
   type Hello,
   isAck,
   type Refusal,
-  TOKEN_BYTES,
-  tokenKey,
 } from './wire.js';
 
 const NO_DESCRIPTORS = new Int32Array(0);

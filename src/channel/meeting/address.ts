@@ -7,12 +7,12 @@
 // under a lock on its folder, so that two cannot both take it over and nothing is left beside it.
 import { closeSync, lstatSync, openSync, unlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { EADDRINUSE, EAGAIN, ECONNREFUSED, ENOENT } from '../abi/errno.js';
-import { LOCK_EX, LOCK_NB, LOCK_UN } from '../abi/file.js';
-import { invalidArgument, SyscallError, UkshmError } from '../core/errors.js';
-import { afterAlive, nowMs } from '../sys/clock.js';
-import { closeDescriptor } from '../sys/memory.js';
-import { ownUid } from '../sys/process.js';
+import { EADDRINUSE, EAGAIN, ECONNREFUSED, ENOENT } from '../../abi/errno.js';
+import { LOCK_EX, LOCK_NB, LOCK_UN } from '../../abi/file.js';
+import { invalidArgument, SyscallError, UkshmError } from '../../core/errors.js';
+import { afterAlive, nowMs } from '../../sys/clock.js';
+import { closeDescriptor } from '../../sys/memory.js';
+import { ownUid } from '../../sys/process.js';
 import {
   bind,
   connectSocket,
@@ -21,8 +21,8 @@ import {
   startListening,
   unixAddress,
   unixSocket,
-} from '../sys/socket.js';
-import { describe } from './access.js';
+} from '../../sys/socket.js';
+import { describe } from '../ends.js';
 
 /** Abstract names start so; the number is the version of the meeting. */
 export const ABSTRACT_PREFIX = 'ukshm/1/';

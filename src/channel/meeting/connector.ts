@@ -1,15 +1,17 @@
 // The connector's side of a meeting.
-import { checkInteger } from '../core/check.js';
-import { peerMisbehaved } from '../core/errors.js';
-import type { Mapping } from '../memory/mapping.js';
-import { outboxLayout } from '../memory/outbox-layout.js';
-import { random } from '../sys/clock.js';
-import { closeDescriptor, closeForeign } from '../sys/memory.js';
-import type { Credentials } from '../sys/socket.js';
-import { type Access, checkAccess, describe } from './access.js';
+import { checkInteger } from '../../core/check.js';
+import { peerMisbehaved } from '../../core/errors.js';
+import type { Mapping } from '../../memory/mapping.js';
+import { outboxLayout } from '../../memory/outbox-layout.js';
+import { random } from '../../sys/clock.js';
+import { closeDescriptor, closeForeign } from '../../sys/memory.js';
+import type { Credentials } from '../../sys/socket.js';
+import { Channel } from '../channel.js';
+import { describe } from '../ends.js';
+import { Importer, Origin } from '../forward.js';
+import { TOKEN_BYTES, tokenKey } from '../frames.js';
+import { type Access, checkAccess } from './access.js';
 import { type Address, addressOfName } from './address.js';
-import { Channel } from './channel.js';
-import { Importer, Origin } from './forward.js';
 import { type Deadline, readWithDescriptors, writeAll, writeHello } from './handshake-io.js';
 import type { Listener } from './listener.js';
 import {
@@ -34,8 +36,6 @@ import {
   FLAG_CANNOT_FENCE,
   FLAG_HUGE_PAGES,
   type Hello,
-  TOKEN_BYTES,
-  tokenKey,
   WELCOME_BYTES,
   type Welcome,
 } from './wire.js';

@@ -3,7 +3,7 @@
 // The kernel lists every bound Unix socket in /proc/net/unix (of this network namespace); those
 // whose abstract name is ours, and socket files whose name ends in '.ukshm', are asked themselves.
 import { readFileSync } from 'node:fs';
-import { UkshmError } from '../core/errors.js';
+import { UkshmError } from '../../core/errors.js';
 import { ABSTRACT_PREFIX, type Address, addressOfName } from './address.js';
 import type { ListenerInfo } from './listener.js';
 import { askInfo } from './visits.js';

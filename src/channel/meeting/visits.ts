@@ -1,24 +1,24 @@
 // What one asks of a listener without becoming its peer: an outbox to map, or how it is.
-import { peerMisbehaved } from '../core/errors.js';
-import type { Mapping } from '../memory/mapping.js';
-import { outboxLayout } from '../memory/outbox-layout.js';
-import { afterAlive } from '../sys/clock.js';
-import { closeDescriptor, closeForeign } from '../sys/memory.js';
-import { type Access, describe } from './access.js';
+import { peerMisbehaved } from '../../core/errors.js';
+import type { Mapping } from '../../memory/mapping.js';
+import { outboxLayout } from '../../memory/outbox-layout.js';
+import { afterAlive } from '../../sys/clock.js';
+import { closeDescriptor, closeForeign } from '../../sys/memory.js';
+import { describe } from '../ends.js';
+import { type ImportFrame, TOKEN_BYTES } from '../frames.js';
+import { unlessAborted } from '../waiters.js';
+import type { Access } from './access.js';
 import type { Address } from './address.js';
 import { type Deadline, readExactly, readWithDescriptors, writeHello } from './handshake-io.js';
 import { MEETING_TIMEOUT_MS, plausibleSizes } from './meeting.js';
 import { checkOutbox, mapPeer } from './outbox.js';
 import { reach } from './reach.js';
-import { unlessAborted } from './waiters.js';
 import {
   decodeWelcome,
   encodeHello,
   FLAG_HUGE_PAGES,
   type Hello,
-  type ImportFrame,
   type Kind,
-  TOKEN_BYTES,
   WELCOME_BYTES,
 } from './wire.js';
 

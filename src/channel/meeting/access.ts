@@ -1,7 +1,7 @@
 // Who may meet whom: checks of the credentials that the kernel reports (SO_PEERCRED).
-import { invalidArgument } from '../core/errors.js';
-import { overflowUid, ownUid } from '../sys/process.js';
-import type { Credentials } from '../sys/socket.js';
+import { invalidArgument } from '../../core/errors.js';
+import { overflowUid, ownUid } from '../../sys/process.js';
+import type { Credentials } from '../../sys/socket.js';
 
 /**
  * Which processes are admitted: of the same effective user, of listed users, listed processes, or
@@ -29,9 +29,4 @@ export function admits(access: Access, peer: Credentials): boolean {
     return access.uids?.includes(peer.uid) === true && peer.uid !== overflowUid();
   }
   return peer.uid === ownUid() && peer.uid !== overflowUid();
-}
-
-/** The peer in words, for errors. */
-export function describe(peer: Credentials): string {
-  return `process ${peer.pid} of user ${peer.uid}`;
 }
