@@ -3,7 +3,7 @@
 // A living sender can change these bytes at any time. Whatever measures first and writes after
 // (text decoders) must work on a copy: `text()` and `json()` do.
 import { UkshmError } from '../core/errors.js';
-import { copyWords, WordView } from '../memory/word-view.js';
+import { copyLongs, LongView } from '../memory/long-view.js';
 import { HeldRecord, RecordCursor } from '../ring/consumer.js';
 import type { Channel } from './channel.js';
 
@@ -72,14 +72,14 @@ export interface MessageOwner {
   forward(message: ReceivedMessage, to: Channel, signal: AbortSignal | undefined): Promise<void>;
 }
 
-/** Messages up to this are copied out by words. */
-const WORD_COPY_BYTES_MAX = 256;
+/** Messages up to this are copied out by 64-bit words. */
+const LONG_COPY_BYTES_MAX = 256;
 
 export class DrainCursor extends RecordCursor implements MessageCursor {
   readonly #owner: MessageOwner;
-  readonly #target: WordView = new WordView();
-  constructor(owner: MessageOwner, memory: Uint8Array, words: Int32Array) {
-    super(memory, words);
+  readonly #target: LongView = new LongView();
+  constructor(owner: MessageOwner, memory: Uint8Array, longs: BigInt64Array) {
+    super(memory, longs);
     this.#owner = owner;
   }
 
@@ -89,24 +89,26 @@ export class DrainCursor extends RecordCursor implements MessageCursor {
 
   copyTo(target: Uint8Array): number {
     const lengthBytes = this.lengthBytes;
-    if (lengthBytes > WORD_COPY_BYTES_MAX || (this.offset & 3) !== 0) {
+    const longs = this.#target.of(target);
+    const count = lengthBytes >> 3;
+    if (count > longs.length || lengthBytes > LONG_COPY_BYTES_MAX || (this.offset & 7) !== 0) {
       target.set(this.bytes);
       return lengthBytes;
     }
-    const words = this.#target.of(target);
-    const count = lengthBytes >> 2;
-    if (words.length < count || words.length === 0) {
-      target.set(this.bytes);
-      return lengthBytes;
-    }
-    copyWords(this.words, this.offset >> 2, words, 0, count);
-    for (let i = count << 2; i < lengthBytes; i++)
-      target[i] = this.memory[this.offset + i] as number;
+    copyLongs(this.longs, this.offset >> 3, longs, 0, count);
+    if ((lengthBytes & 7) !== 0) this.#copyRest(target, count << 3);
     return lengthBytes;
   }
 
   take(): Message {
     return this.#owner.take();
+  }
+
+  #copyRest(target: Uint8Array, from: number): void {
+    if (target.length < this.lengthBytes) throw new RangeError('the target is too short');
+    for (let i = from; i < this.lengthBytes; i++) {
+      target[i] = this.memory[this.offset + i] as number;
+    }
   }
 }
 

@@ -77,7 +77,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
     this.#options = options;
     this.#consumer = new RecordConsumer(words, mapping.words, layout, options.alwaysRing);
     this.#releases = new ReleaseWriter(words, ownLayout);
-    this.#cursor = new DrainCursor(this, mapping.bytes, mapping.words);
+    this.#cursor = new DrainCursor(this, mapping.bytes, mapping.longs);
   }
 
   get closed(): boolean {
@@ -207,7 +207,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
       else this.#handler(this.#cursor);
     } finally {
       this.#cursor.memory = this.mapping.bytes;
-      this.#cursor.words = this.mapping.words;
+      this.#cursor.longs = this.mapping.longs;
       if (this.#atLease !== TAKEN) this.#releaseLease(lease, this.#atGeneration, region);
       this.#atLease = INLINE;
     }
@@ -321,7 +321,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
     const generation = (words[index + 3] as number) >>> 0;
     const region = (words[index + 4] as number) >>> 0;
     const type = (words[index + 5] as number) >>> 0;
-    let { bytes: memory, words: memoryWords } = this.mapping;
+    let { bytes: memory, longs } = this.mapping;
     let start = this.layout.arenaOffset;
     if (region !== 0) {
       const imported = this.#imports.get(region);
@@ -329,7 +329,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
         throw peerMisbehaved(`a message in region ${region}, which is not imported`);
       }
       memory = imported.mapping.bytes;
-      memoryWords = imported.mapping.words;
+      longs = imported.mapping.longs;
       start = 0;
     }
     if (offset < start || offset + lengthBytes > memory.length || lease >= RELEASE_SLOTS) {
@@ -343,7 +343,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
     }
     const cursor = this.#cursor;
     cursor.memory = memory;
-    cursor.words = memoryWords;
+    cursor.longs = longs;
     cursor.offset = offset;
     cursor.lengthBytes = lengthBytes;
     cursor.type = type;

@@ -52,6 +52,7 @@ export class Mapping {
   readonly buffer: ArrayBuffer | SharedArrayBuffer;
   readonly bytes: Uint8Array;
   readonly words: Int32Array;
+  readonly longs: BigInt64Array;
   readonly sizeBytes: number;
   readonly address: number;
   readonly writable: boolean;
@@ -88,6 +89,7 @@ export class Mapping {
     this.buffer = wrap(address, sizeBytes, reservation, reservationBytes, options.shared ?? false);
     this.bytes = new Uint8Array(this.buffer);
     this.words = new Int32Array(this.buffer);
+    this.longs = new BigInt64Array(this.buffer);
     this.sizeBytes = sizeBytes;
     this.address = address;
     this.writable = options.writable;

@@ -27,15 +27,15 @@ const LOOKS_PER_CLOCK = 16;
 /** Where the record lies that a drain is at: one object, re-pointed. */
 export class RecordCursor {
   memory: Uint8Array;
-  /** The same memory as words. */
-  words: Int32Array;
+  /** The same memory as 64-bit words. */
+  longs: BigInt64Array;
   offset = 0;
   lengthBytes = 0;
   type = 0;
   id = 0;
-  constructor(memory: Uint8Array, words: Int32Array) {
+  constructor(memory: Uint8Array, longs: BigInt64Array) {
     this.memory = memory;
-    this.words = words;
+    this.longs = longs;
   }
 }
 

@@ -18,18 +18,19 @@ import {
   TAIL_INDEX,
   TYPE_PADDING,
 } from '../memory/outbox-layout.js';
-import { copyWords, WordView } from '../memory/word-view.js';
+import { copyLongs, LongView } from '../memory/long-view.js';
 
 /** A descriptor's record is 32 bytes, and before the ring's end up to 24 of padding. */
 const PROMISE_BYTES = 64;
-/** Payloads up to this may be copied by words. */
-const WORD_COPY_BYTES_MAX = 64;
+/** Payloads up to this may be copied by 64-bit words. */
+const LONG_COPY_BYTES_MAX = 64;
 
 export class RecordProducer {
   /** The greatest payload of one record. */
   readonly inlineBytesMax: number;
   readonly #words: Int32Array;
   readonly #bytes: Uint8Array;
+  readonly #longs: BigInt64Array;
   readonly #peerWords: Int32Array;
   readonly #capacity: number;
   readonly #alwaysRing: boolean;
@@ -42,7 +43,7 @@ export class RecordProducer {
   #promised = 0;
   /** Padding took records along that were not published yet: the next publish must still ring. */
   #ringOwed = false;
-  readonly #source: WordView = new WordView();
+  readonly #source: LongView = new LongView();
 
   /**
    * @param words - this side's outbox, writable.
@@ -60,6 +61,7 @@ export class RecordProducer {
   ) {
     this.#words = words;
     this.#bytes = bytes;
+    this.#longs = new BigInt64Array(bytes.buffer, bytes.byteOffset, bytes.length >> 3);
     this.#peerWords = peerWords;
     this.#capacity = layout.ringBytes;
     this.#alwaysRing = alwaysRing;
@@ -133,7 +135,7 @@ export class RecordProducer {
     const lengthBytes = bytes.length;
     const offset = this.tryReserve(lengthBytes);
     if (offset < 0) return false;
-    if (lengthBytes <= WORD_COPY_BYTES_MAX) this.#copySmall(bytes, offset, lengthBytes);
+    if (lengthBytes <= LONG_COPY_BYTES_MAX) this.#copySmall(bytes, offset, lengthBytes);
     else this.#bytes.set(bytes, offset);
     this.commit(lengthBytes, type, id);
     return true;
@@ -182,16 +184,16 @@ export class RecordProducer {
     Atomics.store(this.#words, ASLEEP_FOR_SPACE_INDEX, this.#asleep);
   }
 
-  /** Copies up to 64 bytes: by words where the caller sends from the same view again. */
+  /** Copies up to 64 bytes: by 64-bit words where the caller sends from the same view again. */
   #copySmall(bytes: Uint8Array, offset: number, lengthBytes: number): void {
-    const words = this.#source.of(bytes);
-    const count = lengthBytes >> 2;
-    if (words.length !== count || count === 0) {
+    const longs = this.#source.of(bytes);
+    const count = lengthBytes >> 3;
+    if (longs.length !== count || count === 0) {
       this.#bytes.set(bytes, offset);
       return;
     }
-    copyWords(words, 0, this.#words, offset >> 2, count);
-    for (let i = count << 2; i < lengthBytes; i++) this.#bytes[offset + i] = bytes[i] as number;
+    copyLongs(longs, 0, this.#longs, offset >> 3, count);
+    for (let i = count << 3; i < lengthBytes; i++) this.#bytes[offset + i] = bytes[i] as number;
   }
 
   #pad(at: number, padding: number): void {

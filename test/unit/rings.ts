@@ -53,7 +53,7 @@ export class Ring {
     const { words, bytes, peerWords, layout } = this;
     this.producer = new RecordProducer(words, bytes, peerWords, layout, alwaysRing, start);
     this.consumer = new RecordConsumer(peerWords, words, layout, alwaysRing, start);
-    this.cursor = new RecordCursor(bytes, words);
+    this.cursor = new RecordCursor(bytes, new BigInt64Array(bytes.buffer));
   }
 
   /** Writes a record whose payload is `lengthBytes` times `fill`. */
