@@ -161,16 +161,18 @@ export class Channel implements AsyncIterable<Message> {
    */
   readable(options?: WaitOptions): Promise<boolean> {
     if (this.#reader) return Promise.reject(busy(this.name));
-    if (this.#closing !== undefined) {
-      return Promise.reject(this.#closedError());
-    }
+    if (this.#closing !== undefined) return Promise.reject(this.#closedError());
     return this.#readable(options?.signal);
   }
 
   /** Looks on for up to `micros` without sleeping; `true` as soon as messages wait. Blocks. */
   spin(micros: number): boolean {
     if (this.#disposed) return false;
-    return this.#guard(() => this.#receiver.spin(micros));
+    try {
+      return this.#receiver.spin(micros);
+    } catch (error) {
+      throw this.#failed(error);
+    }
   }
 
   /**
@@ -338,6 +340,7 @@ export class Channel implements AsyncIterable<Message> {
   #finish(end: CloseReason): void {
     if (this.#end !== undefined) return;
     this.#end = end;
+    this.#receiver.end();
     const misbehaved = end.reason === 'peer-misbehaved';
     if (!misbehaved) this.#receiver.freeze();
     this.#link.close();

@@ -33,7 +33,7 @@ export interface ReceiverOptions {
     to: Channel,
     signal: AbortSignal | undefined,
   ) => Promise<void>;
-  /** The last held message of an ended channel was released. */
+  /** The last held message of an ended channel was released, and nothing is left to be read. */
   readonly onIdle: () => void;
 }
 
@@ -63,6 +63,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
   #one: ReceivedMessage | undefined = undefined;
   #leasesHeld = 0;
   #closed = false;
+  #ended = false;
   rings = 0;
 
   constructor(
@@ -115,6 +116,11 @@ export class Receiver implements RecordVisitor, MessageOwner {
     return this.#consumer.available();
   }
 
+  /** Lets messages that come without pause gather before the next look. */
+  gather(): void {
+    if (!this.#closed) this.#consumer.gather(nowMs);
+  }
+
   news(): boolean {
     return this.#consumer.news();
   }
@@ -126,6 +132,11 @@ export class Receiver implements RecordVisitor, MessageOwner {
   /** Nothing is held, and nothing is left to be read. */
   get idle(): boolean {
     return this.#leasesHeld + this.#consumer.heldCount === 0 && !this.available();
+  }
+
+  /** From now on it is told when nothing is held any more. */
+  end(): void {
+    this.#ended = true;
   }
 
   /** Looks for the last time at what the peer, now gone, has published. */
@@ -253,7 +264,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
   #settle(): void {
     if (this.#closed) return;
     if (this.#consumer.publishHead()) this.#maybeRing();
-    if (this.#leasesHeld + this.#consumer.heldCount === 0) this.#options.onIdle();
+    if (this.#ended && this.idle) this.#options.onIdle();
   }
 
   async forward(

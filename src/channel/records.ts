@@ -33,6 +33,7 @@ export class RecordWaits {
       if (this.turnIsOver()) {
         return this.#turns.next().then(() => this.readable(signal));
       }
+      this.#receiver.gather();
       const now = this.#state();
       if (now !== undefined) return now ? TRUE : FALSE;
       const budget = this.#spinner.budget();

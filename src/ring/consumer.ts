@@ -18,9 +18,10 @@ import {
   TYPE_PADDING,
 } from '../memory/outbox-layout.js';
 import { Pause } from './pause.js';
+import { loadAfterStore } from './words.js';
 
-/** After a batch below this, a reader that polls again at once pauses first. */
-const SMALL_BATCH = 64;
+/** A run of records below this was short: more of them shall gather before the next. */
+const SHORT_RUN = 64;
 /** Looks of a spin between two questions for the time. */
 const LOOKS_PER_CLOCK = 16;
 
@@ -66,7 +67,10 @@ export class RecordConsumer {
   #oldest: HeldRecord | undefined = undefined;
   #newest: HeldRecord | undefined = undefined;
   #heldCount = 0;
-  #lastBatch = 0;
+  /** Records read since none was left. */
+  #run = 0;
+  /** This side's own tail when it last received something. */
+  #sentBefore = 0;
   #asleep = 0;
   #rungFor = 0;
   #frozen = false;
@@ -133,6 +137,7 @@ export class RecordConsumer {
 
   /** Polls for up to `micros`, with a pause before each look. `true` as soon as records wait. */
   spin(micros: number, nowMs: () => number): boolean {
+    this.gather(nowMs);
     if (this.available()) return true;
     // Asking for the time takes as long as an answer: only after the first looks.
     if (this.#look(nowMs)) return true;
@@ -144,8 +149,9 @@ export class RecordConsumer {
   }
 
   #look(nowMs: () => number): boolean {
+    const answer = this.#awaitsAnswer();
     for (let i = 0; i < LOOKS_PER_CLOCK; i++) {
-      this.#pause.wait(nowMs);
+      this.#pause.wait(answer, nowMs);
       if (this.#readTail()) return true;
     }
     return false;
@@ -160,11 +166,8 @@ export class RecordConsumer {
    */
   drain(cursor: RecordCursor, visitor: RecordVisitor, limit: number, nowMs: () => number): number {
     if (this.#position === this.#tailSeen) {
-      if (this.#lastBatch < SMALL_BATCH) this.#pause.wait(nowMs);
-      if (!this.#readTail()) {
-        this.#lastBatch = 0;
-        return 0;
-      }
+      if (!this.gather(nowMs)) this.#pause.wait(this.#awaitsAnswer(), nowMs);
+      if (!this.#readTail()) return 0;
     }
     let count = 0;
     const words = this.#peerWords;
@@ -202,7 +205,8 @@ export class RecordConsumer {
       if (!goOn) break;
       if ((position - this.#headPublished) >>> 0 >= quarter) this.#ringOwed = this.publishHead();
     }
-    this.#lastBatch = count;
+    this.#run += count;
+    this.#sentBefore = this.#words[TAIL_INDEX] as number;
     return count;
   }
 
@@ -249,7 +253,7 @@ export class RecordConsumer {
   /** Whether the peer sleeps for space and was not rung for it. Ask after a release. */
   mustRing(): boolean {
     // SEQ_CST sleep word, pairs with the announcement in RecordProducer.
-    const asleep = Atomics.load(this.#peerWords, ASLEEP_FOR_SPACE_INDEX);
+    const asleep = loadAfterStore(this.#peerWords, ASLEEP_FOR_SPACE_INDEX);
     if (this.#alwaysRing) return true;
     if ((asleep & 1) === 0 || asleep === this.#rungFor) return false;
     this.#rungFor = asleep;
@@ -274,6 +278,24 @@ export class RecordConsumer {
   markClosing(state: number): void {
     // RELEASE state: the last tail comes before it.
     Atomics.store(this.#words, STATE_INDEX, state);
+  }
+
+  /**
+   * Before the first look after a short run of records that nobody here answers: pauses, so that
+   * more may gather. @returns whether it paused.
+   */
+  gather(nowMs: () => number): boolean {
+    const run = this.#run;
+    if (run === 0 || this.#position !== this.#tailSeen) return false;
+    this.#run = 0;
+    if (run >= SHORT_RUN || this.#awaitsAnswer()) return false;
+    this.#pause.gather(nowMs);
+    return true;
+  }
+
+  /** Whether this side has sent something since it last received something. */
+  #awaitsAnswer(): boolean {
+    return this.#words[TAIL_INDEX] !== this.#sentBefore;
   }
 
   #readTail(): boolean {

@@ -6,6 +6,7 @@
 // Cursors are bytes, free-running over u32. Everything that is relied on (`#tail`, `#headSeen`) is
 // private; of the peer's words only the head and its sleep word are read, once each, and checked.
 import { peerMisbehaved } from '../core/errors.js';
+import { copyLongs, LongView } from '../memory/long-view.js';
 import {
   ASLEEP_FOR_RECORDS_INDEX,
   ASLEEP_FOR_SPACE_INDEX,
@@ -18,7 +19,7 @@ import {
   TAIL_INDEX,
   TYPE_PADDING,
 } from '../memory/outbox-layout.js';
-import { copyLongs, LongView } from '../memory/long-view.js';
+import { loadAfterStore } from './words.js';
 
 /** A descriptor's record is 32 bytes, and before the ring's end up to 24 of padding. */
 const PROMISE_BYTES = 64;
@@ -158,7 +159,7 @@ export class RecordProducer {
   /** Whether the peer sleeps for records and was not rung for it. */
   mustRing(): boolean {
     // SEQ_CST sleep word, pairs with the announcement in RecordConsumer.
-    const asleep = Atomics.load(this.#peerWords, ASLEEP_FOR_RECORDS_INDEX);
+    const asleep = loadAfterStore(this.#peerWords, ASLEEP_FOR_RECORDS_INDEX);
     if (this.#alwaysRing) return true;
     if ((asleep & 1) === 0 || asleep === this.#rungFor) return false;
     this.#rungFor = asleep;

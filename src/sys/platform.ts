@@ -1,6 +1,9 @@
 // What this Node runs on, and where the addon for it lies. Loads nothing.
 import { fileURLToPath } from 'node:url';
 
+/** A load never overtakes a load, nor a locked store before it: x86. */
+export const STRONG_ORDER: boolean = process.arch === 'x64';
+
 interface ProcessReport {
   header?: { glibcVersionRuntime?: string };
 }

@@ -1,12 +1,13 @@
 // Goal: whoever sleeps is woken, and rung once only.
 // Method: one side's two shared accesses (publish, then look at the sleep word) and the other's two
 // (announce, then look at the cursor) are run in all six orders. A hook on Atomics runs the other
-// side between two accesses of one call.
+// side between two accesses of one call: right behind its store.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
   ASLEEP_FOR_RECORDS_INDEX,
   ASLEEP_FOR_SPACE_INDEX,
+  HEAD_INDEX,
   TAIL_INDEX,
 } from '../../src/memory/outbox-layout.js';
 import { Ring, type RingOptions } from './rings.js';
@@ -16,34 +17,35 @@ const ORDERS = ['0123', '0213', '0231', '2013', '2031', '2301'].map((order) =>
   [...order].map(Number),
 );
 
-/** Runs `between` once, right before the next atomic load of `words[index]`. */
-function beforeLoad(
+/** Runs `between` once, right behind the next atomic store to `words[index]`. */
+function behindStore(
   words: Int32Array,
   index: number,
   between: () => void,
   action: () => boolean,
 ): boolean {
-  const load = Atomics.load as (array: Int32Array, index: number) => number;
+  const store = Atomics.store as (array: Int32Array, index: number, value: number) => number;
   let done = false;
-  const hooked = (array: Int32Array, at: number): number => {
+  const hooked = (array: Int32Array, at: number, value: number): number => {
+    const stored = store(array, at, value);
     if (!done && array === words && at === index) {
       done = true;
       between();
     }
-    return load(array, at);
+    return stored;
   };
-  Atomics.load = hooked as typeof Atomics.load;
+  Atomics.store = hooked as typeof Atomics.store;
   try {
     const result = action();
-    assert.ok(done, 'the word was read');
+    assert.ok(done, 'the word was written');
     return result;
   } finally {
-    Atomics.load = load as typeof Atomics.load;
+    Atomics.store = store as typeof Atomics.store;
   }
 }
 
 /**
- * Runs A's one call, whose second access reads `words[index]`, and B's two steps in an order.
+ * Runs A's one call, whose first access writes `words[index]`, and B's two steps in an order.
  * @returns what A's call answers.
  */
 function inOrder(
@@ -59,7 +61,7 @@ function inOrder(
   const first = order.indexOf(0);
   const second = order.indexOf(1);
   steps(0, first);
-  const result = beforeLoad(words, index, () => steps(first, second), a);
+  const result = behindStore(words, index, () => steps(first, second), a);
   steps(second, order.length);
   return result;
 }
@@ -76,18 +78,12 @@ describe('sleep for records', () => {
     it(`loses no record in the order ${order.join(' ')}`, () => {
       const ring = ringWithRecord();
       let found = false;
-      const rung = inOrder(
-        order,
-        ring.peerWords,
-        ASLEEP_FOR_RECORDS_INDEX,
-        () => ring.producer.publish(),
-        [
-          () => ring.consumer.announceSleep(),
-          () => {
-            found = ring.consumer.available();
-          },
-        ],
-      );
+      const rung = inOrder(order, ring.words, TAIL_INDEX, () => ring.producer.publish(), [
+        () => ring.consumer.announceSleep(),
+        () => {
+          found = ring.consumer.available();
+        },
+      ]);
       assert.ok(found || rung);
       const announced = order.indexOf(2) < order.indexOf(1);
       assert.equal(rung, announced);
@@ -182,7 +178,7 @@ describe('sleep for space', () => {
       // One record read: the head stays back, because a quarter is more.
       ring.read(1);
       let found = false;
-      const rung = inOrder(order, ring.words, ASLEEP_FOR_SPACE_INDEX, () => giveBack(ring), [
+      const rung = inOrder(order, ring.peerWords, HEAD_INDEX, () => giveBack(ring), [
         () => ring.producer.announceSleep(),
         () => {
           found = ring.write(248);
