@@ -32,7 +32,7 @@ export interface Subject {
   readonly single?: boolean;
   /** Sizes that it cannot send, with the reason. */
   refuses?(size: number): string | undefined;
-  /** A virtual machine that compiles late needs a longer warm-up. */
+  /** A virtual machine that compiles late needs a longer warm-up than a program in C. */
   readonly warmMsMin?: number;
   /** Whoever waits in a one-way row looks again and again, at least for a while. */
   readonly spins: boolean;
@@ -40,6 +40,8 @@ export interface Subject {
   readonly only64?: boolean;
 }
 
+/** Java and JavaScript are compiled while they run, on threads that want a CPU too. */
+const VM_WARM_MS = 700;
 const LARGE_BYTES = 8193;
 const MIB = 1 << 20;
 const ONE_WAY = { 'one-way-batched': 'one-way-batched', 'one-way-unbatched': 'one-way-unbatched' };
@@ -54,6 +56,7 @@ const ukshm = (variant: string, jobs: Subject['jobs'], only64 = false): Subject 
   name: variant === '' ? 'ukshm' : `ukshm, ${variant}`,
   jobs,
   command: () => node('ukshm.js'),
+  warmMsMin: VM_WARM_MS,
   spins: true,
   only64,
 });
@@ -113,19 +116,21 @@ export const subjects: readonly Subject[] = [
       ...['-cp', `${join(built, 'aeron', 'classes')}:${join(built, 'aeron', 'lib')}/*`, 'Peer'],
     ],
     refuses: (size) => (size > 8 * MIB ? 'its largest message is an eighth of a term' : undefined),
-    warmMsMin: 700,
+    warmMsMin: VM_WARM_MS,
     spins: true,
   },
   {
     name: 'Node net',
     jobs: { ...ASLEEP, ...ONE_WAY, idle: 'idle', connect: 'connect' },
     command: () => node('net.js'),
+    warmMsMin: VM_WARM_MS,
     spins: false,
   },
   {
     name: 'child.send',
     jobs: { ...ASLEEP, ...UNBATCHED },
     command: () => node('child-send.js'),
+    warmMsMin: VM_WARM_MS,
     spins: false,
     single: true,
   },
@@ -133,6 +138,7 @@ export const subjects: readonly Subject[] = [
     name: 'postMessage',
     jobs: { ...ASLEEP, ...UNBATCHED },
     command: () => node('post-message.js'),
+    warmMsMin: VM_WARM_MS,
     spins: false,
     single: true,
   },
@@ -141,6 +147,7 @@ export const subjects: readonly Subject[] = [
     peer: 'zeromq',
     jobs: { ...ASLEEP, ...UNBATCHED },
     command: () => [process.execPath, join(peers, 'zeromq', 'zeromq.mjs'), join(built, 'zeromq')],
+    warmMsMin: VM_WARM_MS,
     spins: false,
   },
 ];

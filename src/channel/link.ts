@@ -95,7 +95,8 @@ export class Link {
   }
 
   #read(): void {
-    const result = receive(this.#fd, this.#buffer.subarray(this.#filled));
+    const free = this.#filled === 0 ? this.#buffer : this.#buffer.subarray(this.#filled);
+    const result = receive(this.#fd, free);
     if (result === -EAGAIN || result === -EINTR) return;
     if (result <= 0) {
       this.#hangUp();
@@ -116,7 +117,7 @@ export class Link {
       else this.#events.onFrame(this.#buffer.slice(at, at + length));
       at += length;
     }
-    this.#buffer.copyWithin(0, at, end);
+    if (at < end) this.#buffer.copyWithin(0, at, end);
     this.#filled = end - at;
     if (rang && !this.#closed) this.#onRing();
   }

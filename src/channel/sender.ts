@@ -40,6 +40,8 @@ export class Sender implements LoanOwner {
   readonly #producer: RecordProducer;
   readonly #releases: ReleaseReader;
   readonly #leases: LeaseTable = new LeaseTable();
+  /** By the granule at which a chunk starts: at most GRANULES_MAX. */
+  readonly #lentChunks: Map<number, Lent> = new Map();
   readonly #arena: ChunkAllocator;
   readonly #inlineBytesMax: number;
   readonly #options: SenderOptions;
@@ -147,19 +149,29 @@ export class Sender implements LoanOwner {
     this.#checkInlineOpen();
     if (this.#stopped !== undefined) throw this.#stopped;
     this.#producer.takePromise();
-    const occupied = this.#arena.occupiedBytes(chunk);
-    const comeBack = (): void => {
-      this.#lentBytes -= occupied;
-      this.#arena.free(chunk);
-    };
-    this.#describe({ comeBack }, this.#chunkOffset(chunk), lengthBytes, 0, type, id);
+    const lent = this.#lentAt(chunk);
+    this.#describe(lent, this.#chunkOffset(chunk), lengthBytes, 0, type, id);
   }
 
   discardChunk(chunk: number): void {
     this.#producer.takePromise();
+    this.#freeChunk(chunk);
+    this.#options.onDiscard();
+  }
+
+  #freeChunk(chunk: number): void {
     this.#lentBytes -= this.#arena.occupiedBytes(chunk);
     this.#arena.free(chunk);
-    this.#options.onDiscard();
+  }
+
+  /** What brings the chunk back that starts at this granule: the same few are lent again. */
+  #lentAt(chunk: number): Lent {
+    let lent = this.#lentChunks.get(chunk);
+    if (lent === undefined) {
+      lent = { comeBack: () => this.#freeChunk(chunk) };
+      this.#lentChunks.set(chunk, lent);
+    }
+    return lent;
   }
 
   /**

@@ -4,8 +4,9 @@
 // granules takes the smallest free block of at least n and gives the rest of it back at once, so a
 // chunk occupies its length rounded up to one granule. When no such block is free, the free
 // blocks in address order are tried as runs (first fit): a request fails only if no n granules in
-// a row are free. Freed chunks wait in a short stack, are given out again last in, first out (they
-// are still in the cache), and are merged when something does not fit.
+// a row are free. Freed chunks wait in a short queue, are given out again first in, first out, and
+// are merged when something does not fit: so few chunks are used as were in use at a time, and of
+// these the one that its last reader's cache has most probably let go.
 //
 //     start      index of a chunk's first granule; also its number
 //     length     granules of the chunk that starts here; 0 where none does
@@ -13,7 +14,8 @@
 import { assert } from '../core/check.js';
 import { ceilLog2, roundUp } from '../core/u32.js';
 
-const RECENT_MAX = 16;
+/** A power of two. */
+const RECENT_MAX = 64;
 const NONE = -1;
 
 export class ChunkAllocator {
@@ -26,6 +28,7 @@ export class ChunkAllocator {
   readonly #previous: Int32Array;
   readonly #heads: Int32Array = new Int32Array(32).fill(NONE);
   readonly #recent: Int32Array = new Int32Array(RECENT_MAX);
+  #recentFirst = 0;
   #recentCount = 0;
   #freeGranules: number;
   #chunkCount = 0;
@@ -94,7 +97,7 @@ export class ChunkAllocator {
     this.#chunkCount--;
     this.#failedGranules = Number.POSITIVE_INFINITY;
     if (this.#recentCount === RECENT_MAX) this.#mergeOldest();
-    this.#recent[this.#recentCount++] = start;
+    this.#recent[(this.#recentFirst + this.#recentCount++) % RECENT_MAX] = start;
   }
 
   /** Whether the run may be used as it lies. */
@@ -112,10 +115,16 @@ export class ChunkAllocator {
   }
 
   #takeRecent(need: number, align: number, contiguous: boolean): number {
-    for (let i = this.#recentCount - 1; i >= 0; i--) {
-      const start = this.#recent[i] as number;
+    const recent = this.#recent;
+    for (let i = 0; i < this.#recentCount; i++) {
+      let at = (this.#recentFirst + i) % RECENT_MAX;
+      const start = recent[at] as number;
       if (this.#length[start] !== need || !this.#fits(start, need, align, contiguous)) continue;
-      this.#recent.copyWithin(i, i + 1, this.#recentCount--);
+      // Those before it move up.
+      for (; at !== this.#recentFirst; at = (at + RECENT_MAX - 1) % RECENT_MAX) {
+        recent[at] = recent[(at + RECENT_MAX - 1) % RECENT_MAX] as number;
+      }
+      this.#dropOldest();
       this.#taken(start, need);
       return start;
     }
@@ -168,14 +177,19 @@ export class ChunkAllocator {
     return page + need <= to ? page : NONE;
   }
 
+  #dropOldest(): number {
+    const start = this.#recent[this.#recentFirst] as number;
+    this.#recentFirst = (this.#recentFirst + 1) % RECENT_MAX;
+    this.#recentCount--;
+    return start;
+  }
+
   #mergeOldest(): void {
-    const start = this.#recent[0] as number;
-    this.#recent.copyWithin(0, 1, this.#recentCount--);
-    this.#merge(start);
+    this.#merge(this.#dropOldest());
   }
 
   #mergeRecent(): void {
-    while (this.#recentCount > 0) this.#merge(this.#recent[--this.#recentCount] as number);
+    while (this.#recentCount > 0) this.#mergeOldest();
   }
 
   #merge(start: number): void {

@@ -131,13 +131,13 @@ describe('a chunk allocator', () => {
     assert.equal(empty.tryAlloc(1, 1, false), -1);
   });
 
-  it('gives out again last what was freed last, of the same length', () => {
+  it('gives out again first what was freed first, of the same length', () => {
     const allocator = new ChunkAllocator(64 * GRANULE, GRANULE, PAGE);
     const chunks = [0, 1, 2, 3].map(() => allocator.tryAlloc(3 * GRANULE, 1, false));
     const other = allocator.tryAlloc(GRANULE, 1, false);
     for (const chunk of [chunks[2], chunks[0], other, chunks[3]]) allocator.free(chunk);
     const again = [0, 1, 2].map(() => allocator.tryAlloc(2 * GRANULE + 1, 1, false));
-    assert.deepEqual(again, [chunks[3], chunks[0], chunks[2]]);
+    assert.deepEqual(again, [chunks[2], chunks[0], chunks[3]]);
     assert.equal(allocator.tryAlloc(1, 1, false), other);
   });
 
