@@ -23,7 +23,7 @@ import { loadAfterStore } from './words.js';
 /** A run of records below this was short: more of them shall gather before the next. */
 const SHORT_RUN = 64;
 /** Looks of a spin between two questions for the time. */
-const LOOKS_PER_CLOCK = 16;
+const LOOKS_PER_CLOCK = 64;
 
 /** Where the record lies that a drain is at: one object, re-pointed. */
 export class RecordCursor {
