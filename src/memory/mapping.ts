@@ -100,11 +100,14 @@ export class Mapping {
     return this.#closed;
   }
 
-  /** Makes the page tables now, off the main thread, so that no first touch costs a fault later. */
-  async populate(): Promise<void> {
+  /**
+   * Makes the page tables of the first `lengthBytes` now, off the main thread, so that no first
+   * touch costs a fault later.
+   */
+  async populate(lengthBytes: number): Promise<void> {
     const advice = this.writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
     // Only a hint: before Linux 5.14 the kernel refuses, and pages come at their first touch.
-    await adviseAsync(this.address, this.sizeBytes, advice);
+    await adviseAsync(this.address, lengthBytes, advice);
   }
 
   /** Locks the pages into memory; 0 or -errno. */

@@ -50,7 +50,10 @@ export async function createOutbox(
   throw new SyscallError('fallocate', result, hint, 'ERR_UKSHM_NO_MEMORY');
 }
 
-/** Maps this side's own outbox writable, and seals it against all others. */
+/**
+ * Maps this side's own outbox writable, and seals it against all others. The rings get their page
+ * tables at once; the arena, often far larger, as it is used (0.3 µs a page, once).
+ */
 export async function mapOwn(
   fd: number,
   layout: OutboxLayout,
@@ -68,7 +71,7 @@ export async function mapOwn(
     throw new SyscallError('fcntl(F_ADD_SEALS)', result, 'the outbox cannot be sealed');
   }
   writeConfig(mapping.words, layout);
-  await mapping.populate();
+  await mapping.populate(layout.arenaOffset);
   return mapping;
 }
 
@@ -88,7 +91,7 @@ export async function mapPeer(
       `ukshm: fatal: write to a received message of '${name.slice(0, 60)}' from ${from}: it is ` +
       'read-only. message.copy() gives a writable copy',
   });
-  await mapping.populate();
+  await mapping.populate(layout.arenaOffset);
   return mapping;
 }
 
