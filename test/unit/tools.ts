@@ -128,6 +128,16 @@ export function regionMaps(name: string = ''): MapsEntry[] {
   return maps().filter(({ path }) => path.startsWith('/memfd:ukshm:') && path.includes(name));
 }
 
+/**
+ * Bytes of memfds that are in memory and mapped here. RssShmem would also count the program itself
+ * where that lies on a tmpfs.
+ */
+export function memfdBytes(): number {
+  const smaps = readFileSync('/proc/self/smaps', 'utf8');
+  const ofMemfds = smaps.matchAll(/ \/memfd:.*\n(?:.*\n)*?Rss:\s+(\d+) kB/g);
+  return [...ofMemfds].reduce((sum, [, kilobytes]) => sum + Number(kilobytes) * 1024, 0);
+}
+
 /** How many inaccessible pieces of a guard's length there are; Node's own are of other lengths. */
 export function guards(): number {
   const isGuard = ({ start, end, rights, path }: MapsEntry): boolean =>
