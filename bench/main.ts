@@ -15,7 +15,7 @@ suites
 options
   --json FILE          write the rows as JSON
   --plot FILE.svg      draw latency and throughput against size
-  --quick              a few minutes instead of a quarter of an hour; rougher
+  --quick              a few minutes instead of 20; rougher
   --only TEXT          only rows whose name contains TEXT
   --subjects A,B       only subjects whose name contains A or B
   --help`;
