@@ -22,13 +22,16 @@ export class Pause {
 
   /** Between two looks. @param answer - whether what is waited for is an answer. */
   wait(answer: boolean, nowMs: () => number): void {
-    spinTurns(answer ? this.#answerTurns : this.#idleTurns);
-    if (this.#untilCalibration > 0 && --this.#untilCalibration === 0) this.#calibrate(nowMs);
+    this.#spin(answer ? this.#answerTurns : this.#idleTurns, nowMs);
   }
 
   /** Before the first look after something was read. */
   gather(nowMs: () => number): void {
-    spinTurns(this.#gatherTurns);
+    this.#spin(this.#gatherTurns, nowMs);
+  }
+
+  #spin(turns: number, nowMs: () => number): void {
+    spinTurns(turns);
     if (this.#untilCalibration > 0 && --this.#untilCalibration === 0) this.#calibrate(nowMs);
   }
 

@@ -27,7 +27,7 @@ describe('bytes that change while they are read', { skip: cannotCompile }, () =>
       t.diagnostic(JSON.stringify(seen));
       assert.equal(seen.code, 'ERR_UKSHM_PEER_GONE', seen.message);
       assert.ok(seen.messages > 1000, `only ${seen.messages} messages`);
-      assert.ok(seen.changed > 0, 'the bytes did change while they were read');
+      assert.ok(seen.changed > 10, 'the bytes did change while they were read');
       assert.ok(seen.parsed > 0 && seen.refused > 0);
       const { stderr } = await Promise.race([victim.exited, { stderr: '' }]);
       assert.equal(stderr, '');

@@ -52,7 +52,7 @@ export async function createOutbox(
 
 /**
  * Maps this side's own outbox writable, and seals it against all others. The rings get their page
- * tables at once; the arena, often far larger, as it is used (0.3 µs a page, once).
+ * tables at once; the arena, often far larger, as it is used.
  */
 export async function mapOwn(
   fd: number,
