@@ -70,10 +70,14 @@ export class Channel implements AsyncIterable<Message> {
     });
     this.#spinner = new Spinner(parts.spinMicros);
     this.#space = new SpaceWaits(this.#sender, this.#spinner);
-    this.#records = new RecordWaits(this.#receiver, this.#spinner, () => this.#atEnd());
+    this.#records = new RecordWaits(this.#receiver, this.#spinner, {
+      atEnd: () => this.#atEnd(),
+      failed: (error) => this.#failed(error),
+    });
     this.#importer = parts.importer;
     this.#importer.start((bytes) => this.#link.sendFrame(bytes), this.#receiver);
     this.#link = new Link(parts.fd, parts.pidfd, {
+      onReadable: () => this.#records.serveNews(),
       onRing: () => this.#onRing(),
       onFrame: (bytes) => this.#orFail(() => this.#importer.onFrame(bytes)),
       onHangUp: () => this.#onHangUp(),
@@ -278,13 +282,9 @@ export class Channel implements AsyncIterable<Message> {
     }
   }
 
-  async #readable(signal: AbortSignal | undefined): Promise<boolean> {
-    if (this.#records.waiting) throw busy(this.name);
-    try {
-      return await this.#records.readable(signal);
-    } catch (error) {
-      throw this.#failed(error);
-    }
+  #readable(signal: AbortSignal | undefined): Promise<boolean> {
+    if (this.#records.waiting) return Promise.reject(busy(this.name));
+    return this.#records.readable(signal);
   }
 
   /** With nothing to read: whether nothing more comes; throws if the peer died. */

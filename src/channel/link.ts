@@ -23,6 +23,11 @@ const QUEUE_MAX = 1024;
 
 /** What a link tells its channel. */
 export interface LinkEvents {
+  /**
+   * The peer has probably rung, which is not read yet: serves those who wait for records.
+   * @returns whether any was served.
+   */
+  onReadable(): boolean;
   /** The peer rang. @returns whether anything was new. */
   onRing(): boolean;
   onFrame(bytes: Uint8Array): void;
@@ -78,23 +83,34 @@ export class Link {
   }
 
   #onReady(ready: number): void {
-    if ((ready & EPOLLIN) !== 0) this.#read();
+    // Reading the socket takes some 2 µs: whoever waits for a message has it, and has answered it,
+    // before that.
+    if (ready === EPOLLIN && this.#events.onReadable()) {
+      poller().defer(this.#readServed);
+      return;
+    }
+    if ((ready & EPOLLIN) !== 0) this.#read(false);
     if (!this.#closed && (ready & EPOLLOUT) !== 0) this.#flush();
     if (!this.#closed && (ready & HUNG_UP) !== 0) this.#hangUp();
   }
 
   #onDeath(): void {
     // What the dead one sent before is still in the socket.
-    this.#read();
+    this.#read(false);
     if (!this.#closed) this.#hangUp();
   }
+
+  readonly #readServed = (): void => {
+    if (!this.#closed) this.#read(true);
+  };
 
   #hangUp(): void {
     this.close();
     this.#events.onHangUp();
   }
 
-  #read(): void {
+  /** @param served - somebody was served already by what these bytes tell. */
+  #read(served: boolean): void {
     const free = this.#filled === 0 ? this.#buffer : this.#buffer.subarray(this.#filled);
     const result = receive(this.#fd, free);
     if (result === -EAGAIN || result === -EINTR) return;
@@ -119,11 +135,11 @@ export class Link {
     }
     if (at < end) this.#buffer.copyWithin(0, at, end);
     this.#filled = end - at;
-    if (rang && !this.#closed) this.#onRing();
+    if (rang && !this.#closed) this.#onRing(served);
   }
 
-  #onRing(): void {
-    if (this.#events.onRing()) {
+  #onRing(served: boolean): void {
+    if (this.#events.onRing() || served) {
       this.#idleRings = 0;
       this.#deafMs = 0;
       return;

@@ -7,19 +7,26 @@ import { Waiters } from './waiters.js';
 const TRUE: Promise<boolean> = Promise.resolve(true);
 const FALSE: Promise<boolean> = Promise.resolve(false);
 
+/** What waits for records ask of their channel. */
+export interface RecordWaitsOptions {
+  /** With nothing to read: whether nothing more comes; throws if the peer died. */
+  readonly atEnd: () => boolean;
+  /** Ends the channel for a lie of the peer's; answers what to throw on. */
+  readonly failed: (error: unknown) => unknown;
+}
+
 export class RecordWaits {
   readonly #receiver: Receiver;
   readonly #spinner: Spinner;
-  readonly #atEnd: () => boolean;
+  readonly #options: RecordWaitsOptions;
   readonly #waiters: Waiters = new Waiters();
   readonly #turns: Turns = new Turns();
   #ended = false;
 
-  /** @param atEnd - with nothing to read: whether nothing more comes; throws if the peer died. */
-  constructor(receiver: Receiver, spinner: Spinner, atEnd: () => boolean) {
+  constructor(receiver: Receiver, spinner: Spinner, options: RecordWaitsOptions) {
     this.#receiver = receiver;
     this.#spinner = spinner;
-    this.#atEnd = atEnd;
+    this.#options = options;
   }
 
   get waiting(): boolean {
@@ -42,17 +49,26 @@ export class RecordWaits {
         this.#spinner.report(came);
         if (came) return TRUE;
       }
-      const result = this.#waiters.wait(() => this.#state(), signal);
+      const result = this.#waiters.wait(this.#attempt, signal);
       this.#sleep();
       return result;
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(this.#options.failed(error));
     }
   }
 
   /** Whether this channel has had its share of the event loop's turn. Counts a read. */
   turnIsOver(): boolean {
     return this.#turns.over();
+  }
+
+  /** The peer may have rung: serves whoever waits for what is there. A lie is left to `serve`. */
+  serveNews(): boolean {
+    try {
+      return this.#waiters.count > 0 && this.#receiver.available() && this.serve();
+    } catch {
+      return false;
+    }
   }
 
   /** The peer rang. @returns whether somebody who waited was served. */
@@ -71,9 +87,17 @@ export class RecordWaits {
     this.#waiters.failAll(error);
   }
 
+  readonly #attempt = (): boolean | undefined => {
+    try {
+      return this.#state();
+    } catch (error) {
+      throw this.#options.failed(error);
+    }
+  };
+
   #state(): boolean | undefined {
     if (this.#receiver.available()) return true;
-    if (!this.#atEnd()) return undefined;
+    if (!this.#options.atEnd()) return undefined;
     // The peer published its last before it said that it closes: look once more.
     return this.#receiver.available();
   }

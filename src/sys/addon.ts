@@ -50,7 +50,7 @@ export interface Addon {
   epollCreate1(flags: number): number;
   epollCtl(epoll: number, operation: number, fd: number, events: number): number;
   epollWait(epoll: number, words: Int32Array): number;
-  watch(epoll: number, callback: () => void): object | number;
+  watch(epoll: number, callback: () => boolean): object | number;
   keepAlive(watcher: object, yes: boolean): void;
   explainFault(start: number, end: number, text: string): void;
 }

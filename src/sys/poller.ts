@@ -19,6 +19,7 @@ export class Poller {
   readonly #watcher: object;
   readonly #watches: Map<number, Watch> = new Map();
   readonly #events: Int32Array = new Int32Array(EVENTS_PER_BATCH * 2);
+  #deferred: (() => void)[] = [];
   #batch = 0;
   #refs = 0;
 
@@ -45,6 +46,14 @@ export class Poller {
     if (this.#watches.delete(fd)) addon.epollCtl(this.#epoll, EPOLL_CTL_DEL, fd, 0);
   }
 
+  /**
+   * For a watch's callback: calls back in the same turn of the event loop, behind the microtasks
+   * that this batch of events brings about. What is not urgent does not delay these.
+   */
+  defer(callback: () => void): void {
+    this.#deferred.push(callback);
+  }
+
   /** Each ref keeps the event loop alive until its unref. */
   ref(): void {
     this.#refs++;
@@ -56,7 +65,14 @@ export class Poller {
     if (this.#refs === 0) addon.keepAlive(this.#watcher, false);
   }
 
-  #dispatch(): void {
+  /** @returns whether to be called once more, behind the microtasks. */
+  #dispatch(): boolean {
+    if (this.#deferred.length > 0) {
+      const deferred = this.#deferred;
+      this.#deferred = [];
+      for (const callback of deferred) callback();
+      return false;
+    }
     this.#batch++;
     const count = addon.epollWait(this.#epoll, this.#events);
     for (let i = 0; i < count; i++) {
@@ -64,6 +80,7 @@ export class Poller {
       if (watch === undefined || watch.batch === this.#batch) continue;
       watch.callback(this.#events[i * 2 + 1] as number);
     }
+    return this.#deferred.length > 0;
   }
 }
 

@@ -127,6 +127,27 @@ describe('the poller', () => {
     for (const fd of [...fresh, a, b]) closeDescriptor(fd);
   });
 
+  it('runs what a callback defers in the same turn, behind all microtasks', async () => {
+    const [one, other] = pair();
+    const order: string[] = [];
+    poller().watch(other, EPOLLIN, () => {
+      receive(other, new Uint8Array(8));
+      setImmediate(() => order.push('next phase'));
+      poller().defer(() => order.push('deferred'));
+      Promise.resolve()
+        .then(() => order.push('microtask'))
+        .then(() => order.push('its microtask'));
+      process.nextTick(() => order.push('tick'));
+    });
+    send(one, BYTE);
+    await turns();
+    assert.deepEqual(order.slice(-2), ['deferred', 'next phase']);
+    assert.deepEqual(order.slice(0, -2).sort(), ['its microtask', 'microtask', 'tick']);
+    poller().unwatch(other);
+    closeDescriptor(one);
+    closeDescriptor(other);
+  });
+
   it('hands out more events than one batch holds', async () => {
     const pairs = Array.from({ length: 300 }, pair);
     const seen = new Set<number>();
