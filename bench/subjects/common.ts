@@ -55,11 +55,10 @@ export class Payload {
   readonly words: Int32Array;
   readonly #last: number;
 
-  constructor(size: number) {
+  constructor(size: number, buffer: ArrayBuffer = new ArrayBuffer(size), at: number = 0) {
     // A pool would put it beside other buffers, and a structured clone would take them all along.
-    const buffer = new ArrayBuffer(size);
-    this.bytes = new Uint8Array(buffer);
-    this.words = new Int32Array(buffer);
+    this.bytes = new Uint8Array(buffer, at, size);
+    this.words = new Int32Array(buffer, at, size >> 2);
     this.#last = (size >> 2) - 1;
     for (let i = 0; i < size; i++) this.bytes[i] = i;
   }

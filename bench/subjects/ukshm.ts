@@ -17,7 +17,7 @@ import {
   sayReady,
   wrongWord,
 } from './common.js';
-import { Inbox } from './inbox.js';
+import { alignedPayload, Inbox } from './inbox.js';
 
 const RING_BYTES = 256 << 10;
 /** A large message needs a chunk on each side of the hand-over, so that the two may overlap. */
@@ -114,7 +114,7 @@ function sendPhase(channel: Channel, source: Payload, inbox: Inbox, forMs: numbe
 }
 
 function sendBoth(channel: Channel): void {
-  const source = new Payload(job.size);
+  const source = alignedPayload(job.size);
   const inbox = new Inbox(4);
   sendPhase(channel, source, inbox, job.warmMs);
   const start = performance.now();
@@ -182,7 +182,7 @@ async function receivePhase(channel: Channel, inbox: Inbox): Promise<void> {
 // Round trips ------------------------------------------------------------------------------------
 
 function pingSpinning(channel: Channel): void {
-  const source = new Payload(job.size);
+  const source = alignedPayload(job.size);
   const inbox = new Inbox(job.size);
   let sequence = 0;
   measureTrips(job, () => {
@@ -196,7 +196,7 @@ function pingSpinning(channel: Channel): void {
 }
 
 function echoSpinning(channel: Channel): void {
-  const source = new Payload(job.size);
+  const source = alignedPayload(job.size);
   const inbox = new Inbox(job.size);
   for (;;) {
     receiveOne(channel, inbox);
@@ -207,7 +207,7 @@ function echoSpinning(channel: Channel): void {
 }
 
 async function pingAsleep(channel: Channel): Promise<void> {
-  const source = new Payload(job.size);
+  const source = alignedPayload(job.size);
   const inbox = new Inbox(job.size);
   const samples = new Samples();
   let sequence = 0;
@@ -231,7 +231,7 @@ async function pingAsleep(channel: Channel): Promise<void> {
 }
 
 async function echoAsleep(channel: Channel): Promise<void> {
-  const source = new Payload(job.size);
+  const source = alignedPayload(job.size);
   const inbox = new Inbox(job.size);
   while (await channel.readable()) {
     if (channel.drain(inbox.handler) === 0) continue;
