@@ -132,13 +132,25 @@ describe('a chunk allocator', () => {
   });
 
   it('gives out again first what was freed first, of the same length', () => {
-    const allocator = new ChunkAllocator(64 * GRANULE, GRANULE, PAGE);
+    const allocator = new ChunkAllocator(16 * GRANULE, GRANULE, PAGE);
     const chunks = [0, 1, 2, 3].map(() => allocator.tryAlloc(3 * GRANULE, 1, false));
     const other = allocator.tryAlloc(GRANULE, 1, false);
+    while (allocator.tryAlloc(1, 1, false) >= 0) {}
     for (const chunk of [chunks[2], chunks[0], other, chunks[3]]) allocator.free(chunk);
     const again = [0, 1, 2].map(() => allocator.tryAlloc(2 * GRANULE + 1, 1, false));
     assert.deepEqual(again, [chunks[2], chunks[0], chunks[3]]);
     assert.equal(allocator.tryAlloc(1, 1, false), other);
+  });
+
+  it('lets eight freed chunks rest before the first of them is used again', () => {
+    const allocator = new ChunkAllocator(64 * GRANULE, GRANULE, PAGE);
+    const used: number[] = [];
+    for (let i = 0; i < 20; i++) {
+      used.push(allocator.tryAlloc(GRANULE, 1, false));
+      allocator.free(used[i] as number);
+    }
+    assert.equal(new Set(used).size, 8);
+    assert.deepEqual(used.slice(8, 16), used.slice(0, 8));
   });
 
   it('merges what was freed when something larger does not fit', () => {
