@@ -1,6 +1,7 @@
 // The face of ukshm: what programs import.
 
 export { Channel } from './channel/channel.js';
+export type { DuplexOptions } from './channel/duplex.js';
 export type { Loan, SendLoanOptions } from './channel/loan.js';
 export type { Access } from './channel/meeting/access.js';
 export { type ConnectOptions, connect } from './channel/meeting/connector.js';
@@ -16,11 +17,13 @@ export type { Message, MessageCursor } from './channel/message.js';
 export type {
   CloseReason,
   MessageOptions,
+  ReplyOptions,
+  RequestOptions,
   TrySendOptions,
   WaitOptions,
 } from './channel/options.js';
 export type { ChannelStats } from './channel/stats.js';
-export { type ErrorCode, SyscallError, UkshmError } from './core/errors.js';
+export { type ErrorCode, RemoteError, SyscallError, UkshmError } from './core/errors.js';
 export {
   type AllocOptions,
   type Chunk,
@@ -30,4 +33,12 @@ export {
   type RegionStats,
   type Wish,
 } from './memory/region.js';
+export {
+  type ReplyBody,
+  type RequestContext,
+  type RequestHandler,
+  type ServeOptions,
+  Server,
+  serve,
+} from './patterns/server.js';
 export type { Credentials } from './sys/socket.js';

@@ -1,23 +1,27 @@
 // A channel: a sender, a receiver and a link, and the waiting of both directions.
-//
-//     open → closing (close() here) → ended (the peer drained, closed or died)
-//     open → ended (the peer closed, died or misbehaved; what it had published is still delivered)
-//     ended → disposed (close() here, or nothing of the peer's is held any more)
-//     prohibited: ended → open; disposed → anything
-import { closedError, UkshmError } from '../core/errors.js';
-import { STATE_CLOSING } from '../memory/outbox-layout.js';
+import type { Duplex } from 'node:stream';
+import { UkshmError } from '../core/errors.js';
 import { KeepAlive } from '../sys/poller.js';
 import type { Credentials } from '../sys/socket.js';
-import { busy, peerClosed, peerGone } from './ends.js';
+import { ChannelDuplex, type DuplexOptions } from './duplex.js';
+import { busy } from './ends.js';
 import { carry, type ForwardTarget, type Importer } from './forward.js';
 import { MessageIterator } from './iterator.js';
+import { Life } from './life.js';
 import { Link } from './link.js';
 import type { Loan } from './loan.js';
 import type { Message, MessageCursor } from './message.js';
-import type { CloseReason, MessageOptions, TrySendOptions, WaitOptions } from './options.js';
+import type {
+  CloseReason,
+  MessageOptions,
+  RequestOptions,
+  TrySendOptions,
+  WaitOptions,
+} from './options.js';
 import type { ChannelParts } from './parts.js';
 import { Receiver } from './receiver.js';
 import { RecordWaits } from './records.js';
+import { Requests } from './requests.js';
 import { Sender } from './sender.js';
 import { SpaceWaits } from './space.js';
 import { Spinner } from './spinner.js';
@@ -31,7 +35,7 @@ export class Channel implements AsyncIterable<Message> {
   readonly peer: Credentials;
   /** Resolves when the channel has ended, and with why. Never rejects. */
   readonly closed: Promise<CloseReason>;
-  readonly #parts: ChannelParts;
+  readonly #life: Life;
   readonly #sender: Sender;
   readonly #receiver: Receiver;
   readonly #link: Link;
@@ -39,22 +43,17 @@ export class Channel implements AsyncIterable<Message> {
   readonly #spinner: Spinner;
   readonly #space: SpaceWaits;
   readonly #records: RecordWaits;
+  readonly #requests: Requests;
   readonly #alive: KeepAlive = new KeepAlive();
-  #resolveClosed: (reason: CloseReason) => void = () => {};
-  #end: CloseReason | undefined = undefined;
-  #closing: Promise<void> | undefined = undefined;
-  #disposed = false;
   #reader = false;
   #ringsReceived = 0;
 
   /** @internal For `listen` and `connect`. */
   constructor(parts: ChannelParts) {
-    this.#parts = parts;
     this.name = parts.name;
     this.peer = parts.peer;
-    this.closed = new Promise((resolve) => {
-      this.#resolveClosed = resolve;
-    });
+    this.#life = new Life(parts);
+    this.closed = this.#life.closed;
     const { own, ownLayout, other, otherLayout } = parts;
     const shared = { alwaysRing: parts.peerCannotFence, ring: () => this.#link.ring() };
     this.#sender = new Sender(own, ownLayout, other, otherLayout, {
@@ -66,12 +65,21 @@ export class Channel implements AsyncIterable<Message> {
       ...shared,
       carry: (message, to, signal) =>
         carry(this.#receiver, message, parts.origin, to.#target(), signal),
-      onIdle: () => this.#maybeDispose(),
+      requests: () => this.#requests,
+      onIdle: () => this.#life.maybeDispose(),
     });
     this.#spinner = new Spinner(parts.spinMicros);
     this.#space = new SpaceWaits(this.#sender, this.#spinner);
     this.#records = new RecordWaits(this.#receiver, this.#spinner, {
-      atEnd: () => this.#atEnd(),
+      atEnd: () => this.#life.atEnd(),
+      failed: (error) => this.#failed(error),
+    });
+    this.#requests = new Requests({
+      sender: this.#sender,
+      space: this.#space,
+      records: this.#records,
+      setAside: () => this.#receiver.setAside(),
+      ended: () => this.#life.notOpen(),
       failed: (error) => this.#failed(error),
     });
     this.#importer = parts.importer;
@@ -80,8 +88,17 @@ export class Channel implements AsyncIterable<Message> {
       onReadable: () => this.#records.serveNews(),
       onRing: () => this.#onRing(),
       onFrame: (bytes) => this.#orFail(() => this.#importer.onFrame(bytes)),
-      onHangUp: () => this.#onHangUp(),
-      onError: (error) => this.#fail(error),
+      onHangUp: () => this.#life.onHangUp(),
+      onError: (error) => this.#life.fail(error),
+    });
+    this.#life.start({
+      sender: this.#sender,
+      receiver: this.#receiver,
+      link: this.#link,
+      space: this.#space,
+      records: this.#records,
+      requests: this.#requests,
+      alive: this.#alive,
     });
     this.#alive.start();
   }
@@ -102,7 +119,7 @@ export class Channel implements AsyncIterable<Message> {
 
   /** As `tryLoan`, but waits while full. Waiting sends and loans are served in order. */
   async loan(lengthBytes: number, options?: MessageOptions & WaitOptions): Promise<Loan> {
-    if (this.#closing !== undefined) throw this.#end?.error ?? this.#closedError();
+    if (this.#life.closing) throw this.#life.error ?? this.#life.closedError();
     const attempt = (): Loan | undefined =>
       this.#guard(() => this.#sender.tryLoan(lengthBytes, options?.type ?? 0, options?.id ?? 0));
     return this.#space.when(attempt, options?.signal);
@@ -127,11 +144,24 @@ export class Channel implements AsyncIterable<Message> {
   /** As `trySend`, but waits while full; `bytes` may be reused when it resolves. */
   async send(bytes: Uint8Array, options?: MessageOptions & WaitOptions): Promise<void> {
     const { type = 0, id = 0, signal } = options ?? {};
-    if (this.#closing !== undefined) throw this.#end?.error ?? this.#closedError();
+    if (this.#life.closing) throw this.#life.error ?? this.#life.closedError();
     await this.#space.when(
       () => this.#guard(() => this.#sender.trySend(bytes, type, id, true) || undefined),
       signal,
     );
+  }
+
+  /**
+   * Sends a request and resolves with the reply; release that like any message. Many may be under
+   * way, and their replies come in any order. The body may be a loan of this channel. Replies come
+   * also while nobody reads the channel: what comes before them waits for the next reader.
+   *
+   * @throws UkshmError `ERR_UKSHM_REMOTE` (a `RemoteError`) when the other side answered with an
+   * error, `ERR_UKSHM_PEER_GONE` or `ERR_UKSHM_PEER_CLOSED` at once when it ends, `ERR_UKSHM_LIMIT`
+   * beyond 65 536 requests, as `tryLoan`; the signal's reason.
+   */
+  request(body: Uint8Array | Loan, options?: RequestOptions): Promise<Message> {
+    return this.#requests.request(body, options);
   }
 
   /** Lets the peer see what was sent with `publish: false`. */
@@ -148,12 +178,7 @@ export class Channel implements AsyncIterable<Message> {
    */
   drain(handler: (message: MessageCursor) => void, limit: number = 65536): number {
     if (this.#reader) throw busy(this.name);
-    if (this.#disposed) return this.#nothingLeft();
-    try {
-      return this.#receiver.drain(handler, limit);
-    } catch (error) {
-      throw this.#failed(error);
-    }
+    return this.#drain(handler, limit);
   }
 
   /**
@@ -165,13 +190,13 @@ export class Channel implements AsyncIterable<Message> {
    */
   readable(options?: WaitOptions): Promise<boolean> {
     if (this.#reader) return Promise.reject(busy(this.name));
-    if (this.#closing !== undefined) return Promise.reject(this.#closedError());
+    if (this.#life.closing) return Promise.reject(this.#life.closedError());
     return this.#readable(options?.signal);
   }
 
   /** Looks on for up to `micros` without sleeping; `true` as soon as messages wait. Blocks. */
   spin(micros: number): boolean {
-    if (this.#disposed) return false;
+    if (this.#life.disposed) return false;
     try {
       return this.#receiver.spin(micros);
     } catch (error) {
@@ -185,15 +210,12 @@ export class Channel implements AsyncIterable<Message> {
    */
   [Symbol.asyncIterator](): AsyncIterator<Message> {
     return new MessageIterator({
-      claim: () => {
-        if (this.#reader || this.#receiver.draining) throw busy(this.name);
-        this.#reader = true;
-      },
+      claim: () => this.#claim(),
       unclaim: () => {
         this.#reader = false;
       },
       take: () => {
-        if (this.#disposed || this.#records.turnIsOver()) return undefined;
+        if (this.#life.disposed || this.#records.turnIsOver()) return undefined;
         try {
           return this.#receiver.next();
         } catch (error) {
@@ -204,11 +226,35 @@ export class Channel implements AsyncIterable<Message> {
     });
   }
 
+  /**
+   * The channel as a stream of bytes; the other side must use it as one too. The stream is then the
+   * channel's one consumer, and closes it when both directions have ended, or on an error.
+   *
+   * @throws UkshmError `ERR_UKSHM_BUSY`.
+   */
+  duplex(options: DuplexOptions = {}): Duplex {
+    this.#claim();
+    return new ChannelDuplex(
+      {
+        messageBytesMax: this.#sender.messageBytesMax,
+        trySend: (bytes) => this.trySend(bytes),
+        send: (bytes) => this.send(bytes),
+        readable: () => this.#readable(undefined),
+        drain: (handler, limit) => this.#drain(handler, limit),
+        close: (closeOptions) => this.close(closeOptions),
+        unclaim: () => {
+          this.#reader = false;
+        },
+      },
+      options,
+    );
+  }
+
   /** How the memory is used now, and what happened so far. */
   stats(): ChannelStats {
     try {
       // Reads what the peer has released meanwhile.
-      if (this.#end === undefined) this.#sender.drained();
+      if (!this.#life.ended) this.#sender.drained();
     } catch (error) {
       this.#failed(error);
     }
@@ -225,8 +271,7 @@ export class Channel implements AsyncIterable<Message> {
    * @throws the signal's reason when that comes first; the channel is then ended at once.
    */
   close(options?: WaitOptions): Promise<void> {
-    this.#closing ??= this.#close(options?.signal);
-    return this.#closing;
+    return this.#life.close(options?.signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -254,45 +299,23 @@ export class Channel implements AsyncIterable<Message> {
     };
   }
 
-  async #close(signal: AbortSignal | undefined): Promise<void> {
-    const stop = (): true => {
-      this.#sender.stop(this.#closedError());
-      this.#sender.publish();
-      this.#receiver.markClosing(STATE_CLOSING);
-      this.#link.ring();
-      return true;
-    };
+  #claim(): void {
+    if (this.#reader || this.#receiver.draining) throw busy(this.name);
+    this.#reader = true;
+  }
+
+  #drain(handler: (message: MessageCursor) => void, limit: number): number {
+    if (this.#life.disposed) return this.#life.nothingLeft();
     try {
-      if (this.#end === undefined) {
-        await this.#space.when(stop, signal);
-        const drained = (): true | undefined =>
-          this.#end !== undefined || this.#receiver.peerClosing() || this.#sender.drained()
-            ? true
-            : undefined;
-        await this.#space.when(drained, signal);
-      }
+      return this.#receiver.drain(handler, limit);
     } catch (error) {
-      // The peer died or misbehaved meanwhile: then the channel has ended, which was the wish.
-      if (signal?.aborted) throw error;
-    } finally {
-      // Also where the signal came first: the peer shall not take this side for dead.
-      if (this.#end === undefined) stop();
-      this.#finish({ reason: 'closed' });
-      this.#dispose();
+      throw this.#failed(error);
     }
   }
 
   #readable(signal: AbortSignal | undefined): Promise<boolean> {
     if (this.#records.waiting) return Promise.reject(busy(this.name));
     return this.#records.readable(signal);
-  }
-
-  /** With nothing to read: whether nothing more comes; throws if the peer died. */
-  #atEnd(): boolean {
-    if (this.#end === undefined) return this.#closing !== undefined || this.#receiver.peerClosing();
-    this.#maybeDispose();
-    if (this.#end.error !== undefined) throw this.#end.error;
-    return true;
   }
 
   /** @returns whether anything was new. */
@@ -302,9 +325,9 @@ export class Channel implements AsyncIterable<Message> {
     this.#orFail(() => {
       const records = this.#receiver.news();
       const released = this.#sender.collect();
-      if (this.#receiver.peerClosing()) this.#onPeerClosing();
+      if (this.#receiver.peerClosing()) this.#life.onPeerClosing();
       const read = this.#records.serve();
-      const sent = this.#end === undefined && this.#space.serve();
+      const sent = !this.#life.ended && this.#space.serve();
       fresh = records || released || read || sent;
     });
     return fresh;
@@ -314,71 +337,8 @@ export class Channel implements AsyncIterable<Message> {
     try {
       action();
     } catch (error) {
-      this.#fail(error);
+      this.#life.fail(error);
     }
-  }
-
-  /** The peer reads nothing more. */
-  #onPeerClosing(): void {
-    const error = peerClosed(this.peer, this.name);
-    this.#sender.stop(error);
-    if (this.#closing === undefined) this.#space.fail(error);
-  }
-
-  #onHangUp(): void {
-    const error = peerGone(this.peer, this.name);
-    const reason = this.#closing === undefined ? 'peer-closed' : 'closed';
-    this.#finish(this.#receiver.peerClosing() ? { reason } : { reason: 'peer-gone', error });
-  }
-
-  #fail(error: unknown): void {
-    if (!(error instanceof UkshmError)) throw error;
-    this.#finish({ reason: 'peer-misbehaved', error });
-  }
-
-  /** The channel has ended: the memory stays until nothing of it is held. */
-  #finish(end: CloseReason): void {
-    if (this.#end !== undefined) return;
-    this.#end = end;
-    this.#receiver.end();
-    const misbehaved = end.reason === 'peer-misbehaved';
-    if (!misbehaved) this.#receiver.freeze();
-    this.#link.close();
-    this.#alive.end();
-    const own = end.reason === 'closed';
-    const error = end.error ?? (own ? this.#closedError() : peerClosed(this.peer, this.name));
-    this.#sender.stop(error);
-    this.#sender.revoke();
-    this.#importer.stop(error);
-    this.#parts.origin?.end();
-    this.#space.end(error);
-    if (misbehaved) this.#dispose();
-    this.#records.end(error);
-    this.#maybeDispose();
-    this.#parts.onEnd();
-    this.#resolveClosed(end);
-  }
-
-  /** Frees the memory of an ended channel once everything was read and released. */
-  #maybeDispose(): void {
-    if (this.#end === undefined || this.#disposed || this.#end.reason === 'closed') return;
-    if (this.#receiver.idle) this.#dispose();
-  }
-
-  #dispose(): void {
-    if (this.#disposed) return;
-    this.#disposed = true;
-    this.#receiver.close();
-    this.#parts.own.close();
-  }
-
-  #nothingLeft(): 0 {
-    if (this.#end?.reason === 'peer-closed') return 0;
-    throw this.#end?.error ?? this.#closedError();
-  }
-
-  #closedError(): UkshmError {
-    return closedError(`the channel '${this.name}'`);
   }
 
   #guard<T>(action: () => T): T {
@@ -392,7 +352,7 @@ export class Channel implements AsyncIterable<Message> {
   /** A lie of the peer's ends the channel; whatever was thrown is thrown on. */
   #failed(error: unknown): unknown {
     if (error instanceof UkshmError && error.code === 'ERR_UKSHM_PEER_MISBEHAVED') {
-      this.#fail(error);
+      this.#life.fail(error);
     }
     return error;
   }

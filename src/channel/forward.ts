@@ -19,7 +19,7 @@ import {
   FRAME_IMPORTED,
   type ImportFrame,
 } from './frames.js';
-import type { ReceivedMessage } from './message.js';
+import { PRIVATE, type ReceivedMessage } from './message.js';
 import type { Receiver } from './receiver.js';
 import type { Sender } from './sender.js';
 import { unlessAborted } from './waiters.js';
@@ -142,7 +142,7 @@ export class Importer {
         this.#onImported(region, view.getUint32(5, true) === 1);
         break;
       case FRAME_DROP:
-        this.#receiver?.dropImport(region);
+        this.#receiver?.imports.drop(region);
         break;
       default:
         throw peerMisbehaved(`a frame of type ${bytes[0]}`);
@@ -201,10 +201,10 @@ export class Importer {
 
   #import(frame: ImportFrame): void {
     const receiver = this.#receiver;
-    if (receiver === undefined || receiver.hasImport(frame.region) || frame.region === 0) {
+    if (receiver === undefined || receiver.imports.has(frame.region) || frame.region === 0) {
       throw peerMisbehaved(`region ${frame.region} imported twice`);
     }
-    if (receiver.importCount + this.#importing >= IMPORTS_MAX) {
+    if (receiver.imports.count + this.#importing >= IMPORTS_MAX) {
       this.#sendFrame(encodeNumbers(FRAME_IMPORTED, frame.region, 0));
       return;
     }
@@ -212,11 +212,11 @@ export class Importer {
     this.#mapRegion(frame).then(
       (mapping) => {
         this.#importing--;
-        if (this.#stopped !== undefined || receiver.closed || receiver.hasImport(frame.region)) {
+        if (this.#stopped !== undefined || receiver.closed || receiver.imports.has(frame.region)) {
           mapping.close();
           return;
         }
-        receiver.addImport(frame.region, mapping);
+        receiver.imports.add(frame.region, mapping);
         this.#sendFrame(encodeNumbers(FRAME_IMPORTED, frame.region, 1));
       },
       () => {
@@ -236,6 +236,12 @@ export async function carry(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   signal?.throwIfAborted();
+  const { importer, sender } = target;
+  const { memory, offset, lengthBytes, type, id } = message;
+  if (message.lease === PRIVATE) {
+    await target.wait(() => sender.trySend(memory, type, id, true) || undefined, signal);
+    return;
+  }
   if (message.region !== 0) {
     throw new UkshmError(
       'ERR_UKSHM_CANNOT_FORWARD',
@@ -249,13 +255,11 @@ export async function carry(
         'it pass one in connect(name, { forwardVia: listener }), or copy: send(message.bytes)',
     );
   }
-  const { importer, sender } = target;
   const exported = importer.handOut(origin);
   const comeBack = (): void => {
     receiver.release(message);
     importer.cameBack(exported);
   };
-  const { offset, lengthBytes, type, id } = message;
   const attempt = (): true | undefined =>
     sender.tryForward({ comeBack }, exported.region, offset, lengthBytes, type, id) || undefined;
   try {

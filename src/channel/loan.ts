@@ -38,7 +38,8 @@ const DISCARDED = 2;
 
 export class OutboxLoan implements Loan {
   readonly lengthBytes: number;
-  readonly #owner: LoanOwner;
+  /** Whose memory it is. */
+  readonly owner: LoanOwner;
   readonly #offset: number;
   /** The chunk's first granule in the arena; -1: the loan is an inline record. */
   readonly #chunk: number;
@@ -55,7 +56,7 @@ export class OutboxLoan implements Loan {
     type: number,
     id: number,
   ) {
-    this.#owner = owner;
+    this.owner = owner;
     this.#offset = offset;
     this.lengthBytes = lengthBytes;
     this.#chunk = chunk;
@@ -64,31 +65,31 @@ export class OutboxLoan implements Loan {
   }
 
   get bytes(): Uint8Array {
-    this.#bytes ??= this.#owner.view(this.#offset, this.lengthBytes);
+    this.#bytes ??= this.owner.view(this.#offset, this.lengthBytes);
     return this.#bytes;
   }
 
   send(options?: SendLoanOptions): void {
+    this.sendAs(this.#type, this.#id, options?.lengthBytes, options?.publish ?? true);
+  }
+
+  /** As `send`, with a record type (kinds.ts) and an id that are known only now. */
+  sendAs(recordType: number, id: number, length: number | undefined, publish: boolean): void {
     if (this.#state !== OPEN) throw this.#used();
-    let lengthBytes = this.lengthBytes;
-    let publish = true;
-    if (options !== undefined) {
-      lengthBytes = options.lengthBytes ?? lengthBytes;
-      publish = options.publish ?? true;
-      checkInteger('lengthBytes', lengthBytes, 0, this.lengthBytes);
-    }
-    if (this.#chunk < 0) this.#owner.commitInline(lengthBytes, this.#type, this.#id);
-    else this.#owner.commitChunk(this.#chunk, lengthBytes, this.#type, this.#id);
+    const lengthBytes = length ?? this.lengthBytes;
+    if (length !== undefined) checkInteger('lengthBytes', length, 0, this.lengthBytes);
+    if (this.#chunk < 0) this.owner.commitInline(lengthBytes, recordType, id);
+    else this.owner.commitChunk(this.#chunk, lengthBytes, recordType, id);
     this.#state = SENT;
-    if (publish) this.#owner.publish();
+    if (publish) this.owner.publish();
   }
 
   discard(): void {
     if (this.#state === DISCARDED) return;
     if (this.#state !== OPEN) throw this.#used();
     this.#state = DISCARDED;
-    if (this.#chunk < 0) this.#owner.discardInline();
-    else this.#owner.discardChunk(this.#chunk);
+    if (this.#chunk < 0) this.owner.discardInline();
+    else this.owner.discardChunk(this.#chunk);
   }
 
   [Symbol.dispose](): void {

@@ -9,7 +9,7 @@ export interface CloseReason {
 
 /** What a message carries beside its bytes. */
 export interface MessageOptions {
-  /** 0 to 65 533; default 0. */
+  /** 0 to 16 383; default 0. */
   readonly type?: number;
   /** A u32 by which requests and replies are matched; default 0. */
   readonly id?: number;
@@ -26,3 +26,14 @@ export interface WaitOptions {
   /** Ends the wait: the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal;
 }
+
+/** How a request goes out. */
+export interface RequestOptions extends WaitOptions {
+  /** 0 to 16 383, for the other side to tell requests apart; default 0. */
+  readonly type?: number;
+  /** Where the body is a loan: how much of it is sent. Default all. */
+  readonly lengthBytes?: number;
+}
+
+/** How a reply goes out. */
+export type ReplyOptions = RequestOptions;

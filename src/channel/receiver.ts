@@ -1,26 +1,31 @@
 // The receiving half of a channel: the peer's outbox, and what of it this side holds.
-import { closedError, peerMisbehaved, UkshmError } from '../core/errors.js';
+import { closedError, peerMisbehaved, type UkshmError } from '../core/errors.js';
 import type { Mapping } from '../memory/mapping.js';
-import { type OutboxLayout, RELEASE_SLOTS, TYPE_MAX } from '../memory/outbox-layout.js';
+import { type OutboxLayout, RELEASE_SLOTS } from '../memory/outbox-layout.js';
 import { RecordConsumer, type RecordVisitor } from '../ring/consumer.js';
 import { ReleaseWriter } from '../ring/releases.js';
 import { nowMs } from '../sys/clock.js';
+import { Aside } from './aside.js';
 import type { Channel } from './channel.js';
+import { ASIDE, Place, TAKEN } from './descriptor.js';
+import { drainInDrain, noReply, takenBefore, takenTooLate } from './ends.js';
+import { Imports } from './imports.js';
+import { type Kind, kindOf, REPLY, REQUEST, TYPE_MAX } from './kinds.js';
+import type { Loan } from './loan.js';
 import {
   DrainCursor,
   INLINE,
   type Message,
   type MessageCursor,
   type MessageOwner,
+  PRIVATE,
   ReceivedMessage,
 } from './message.js';
+import type { ReplyOptions } from './options.js';
+import type { Requests } from './requests.js';
 
-/** In place of a lease number: the chunk that a drain is at is a message of its own by now. */
-const TAKEN = -2;
-
-function takenBefore(): UkshmError {
-  return new UkshmError('ERR_UKSHM_MESSAGE_RELEASED', 'the message was taken before: take() once');
-}
+/** Records that are read at once while a reply is awaited. */
+const SET_ASIDE_MAX = 65536;
 
 /** What a receiver asks of its channel. */
 export interface ReceiverOptions {
@@ -33,33 +38,30 @@ export interface ReceiverOptions {
     to: Channel,
     signal: AbortSignal | undefined,
   ) => Promise<void>;
+  /** Where replies go, and answers come from. */
+  readonly requests: () => Requests;
   /** The last held message of an ended channel was released, and nothing is left to be read. */
   readonly onIdle: () => void;
 }
 
-/** A region that the peer forwards from, mapped here. */
-interface Imported {
-  readonly mapping: Mapping;
-  /** Messages of it that this side holds. */
-  held: number;
-  dropped: boolean;
-}
-
 export class Receiver implements RecordVisitor, MessageOwner {
   readonly mapping: Mapping;
-  /** By the peer's numbers. */
-  readonly #imports: Map<number, Imported> = new Map();
   readonly layout: OutboxLayout;
+  /** Regions that are mapped here for the peer's sake. */
+  readonly imports: Imports = new Imports();
   readonly #consumer: RecordConsumer;
   readonly #releases: ReleaseWriter;
   readonly #options: ReceiverOptions;
   readonly #cursor: DrainCursor;
   #handler: ((message: MessageCursor) => void) | undefined = undefined;
   #draining = false;
-  // The descriptor that a drain is at; `#atLease` is INLINE at a record, TAKEN once it is taken.
-  #atLease = INLINE;
-  #atGeneration = 0;
-  #atRegion = 0;
+  readonly #at: Place = new Place();
+  /** The record that was taken last in this drain, by its offset: none comes twice in one. */
+  #takenAt = -1;
+  readonly #aside: Aside = new Aside();
+  #atAside: ReceivedMessage | undefined = undefined;
+  /** Replies among the records of a drain. */
+  #replies = 0;
   #one: ReceivedMessage | undefined = undefined;
   #leasesHeld = 0;
   #closed = false;
@@ -105,6 +107,11 @@ export class Receiver implements RecordVisitor, MessageOwner {
 
   /** Whether a message waits. */
   available(): boolean {
+    return this.#aside.count > 0 || this.fresh();
+  }
+
+  /** Whether there is anything that nobody has seen. */
+  fresh(): boolean {
     if (this.#closed || !this.#consumer.available()) return false;
     return !this.#consumer.atPadding() || this.#behindPadding();
   }
@@ -112,7 +119,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
   /** Padding is no message: reads it, and looks behind it. */
   #behindPadding(): boolean {
     if (this.#draining) return false;
-    this.drain(() => {}, 0);
+    this.#drain(() => {}, 0);
     return this.#consumer.available();
   }
 
@@ -164,28 +171,67 @@ export class Receiver implements RecordVisitor, MessageOwner {
     this.#consumer.markClosing(state);
   }
 
-  /** Hands each waiting message to `handler`, up to `limit`. */
+  /** Hands each waiting message to `handler`, up to `limit`; those that were set aside first. */
   drain(handler: (message: MessageCursor) => void, limit: number): number {
-    if (this.#draining) {
-      throw new UkshmError('ERR_UKSHM_BUSY', 'drain was called inside the handler of a drain');
-    }
+    const count = this.#aside.count > 0 ? this.#drainAside(handler, limit) : 0;
+    return count > 0 && count >= limit ? count : count + this.#drain(handler, limit - count);
+  }
+
+  /** Reads all that is fresh: replies go where they are awaited, messages wait for a reader. */
+  setAside(): void {
+    if (!this.#draining) this.#drain(this.#putAside, SET_ASIDE_MAX);
+  }
+
+  readonly #putAside = (): void => this.#aside.push(this.detach());
+
+  #drain(handler: (message: MessageCursor) => void, limit: number): number {
+    if (this.#draining) throw drainInDrain();
     this.#draining = true;
     this.#handler = handler;
+    this.#takenAt = -1;
+    this.#replies = 0;
     try {
-      return this.#consumer.drain(this.#cursor, this, limit, nowMs);
+      return this.#consumer.drain(this.#cursor, this, limit, nowMs) - this.#replies;
     } finally {
       this.#draining = false;
       this.#handler = undefined;
+      this.#at.lease = INLINE;
       this.#settle();
     }
   }
 
+  #drainAside(handler: (message: MessageCursor) => void, limit: number): number {
+    if (this.#draining) throw drainInDrain();
+    let count = 0;
+    this.#draining = true;
+    try {
+      for (; count < limit && !this.#closed; count++) {
+        const message = this.#aside.shift();
+        if (message === undefined) break;
+        this.#at.lease = ASIDE;
+        this.#atAside = message;
+        this.#cursor.pointAt(message);
+        handler(this.#cursor);
+        if (this.#at.lease === ASIDE) message.release();
+      }
+    } finally {
+      this.#draining = false;
+      this.#at.lease = INLINE;
+      this.#atAside = undefined;
+      this.#cursor.reset(this.mapping);
+    }
+    return count;
+  }
+
   /** The next message, or `undefined`. */
   next(): Message | undefined {
+    const aside = this.#aside.shift();
+    if (aside !== undefined) return aside;
     this.#handler = undefined;
     this.#consumer.drain(this.#cursor, this, 1, nowMs);
     const message = this.#taken();
-    // Padding and descriptors that were read owe nobody anything: the sender may need their room.
+    // Padding, replies and descriptors that were read owe nobody anything: the sender may need
+    // their room.
     if (message?.lease !== INLINE) this.#settle();
     return message;
   }
@@ -198,6 +244,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
 
   onInline(): boolean {
     const cursor = this.#cursor;
+    if (cursor.type > TYPE_MAX) return this.#onSpecial(kindOf(cursor.type));
     const handler = this.#handler;
     if (handler === undefined) {
       this.#one = this.#keepInline();
@@ -207,41 +254,99 @@ export class Receiver implements RecordVisitor, MessageOwner {
     return !this.#closed;
   }
 
-  onDescriptor(at: number, id: number): boolean {
-    this.#point(at, id);
-    const lease = this.#atLease;
-    const region = this.#atRegion;
-    this.#leasesHeld++;
-    if (region !== 0) (this.#imports.get(region) as Imported).held++;
+  /** An inline request, reply or failure. */
+  #onSpecial(kind: Kind): boolean {
+    const cursor = this.#cursor;
+    cursor.type &= TYPE_MAX;
+    if (kind >= REPLY) {
+      this.#replies++;
+      const reply = new ReceivedMessage(this, cursor, PRIVATE, 0, 0);
+      this.#options.requests().onReply(reply, kind);
+      return !this.#closed;
+    }
+    cursor.isRequest = true;
+    const { id } = cursor;
     try {
-      if (this.#handler === undefined) this.#one = this.take();
-      else this.#handler(this.#cursor);
+      if (this.#handler === undefined) this.#one = this.#keepInline();
+      else this.#handler(cursor);
     } finally {
-      this.#cursor.memory = this.mapping.bytes;
-      this.#cursor.longs = this.mapping.longs;
-      if (this.#atLease !== TAKEN) this.#releaseLease(lease, this.#atGeneration, region);
-      this.#atLease = INLINE;
+      cursor.isRequest = false;
+      const dropped = this.#takenAt !== cursor.offset && this.#handler !== undefined;
+      if (dropped) this.refuse(id, noReply());
     }
     return !this.#closed && this.#handler !== undefined;
   }
 
+  onDescriptor(at: number, id: number): boolean {
+    if (this.#leasesHeld >= RELEASE_SLOTS) {
+      throw peerMisbehaved(`more than ${RELEASE_SLOTS} chunks lent at a time`);
+    }
+    const cursor = this.#cursor;
+    const kind = this.#at.readDescriptor(at, id, this, cursor);
+    const { lease, generation, region } = this.#at;
+    this.#leasesHeld++;
+    if (region !== 0) this.imports.hold(region);
+    try {
+      if (kind >= REPLY) this.#onReply(kind);
+      else if (this.#handler === undefined) this.#one = this.take();
+      else this.#handler(cursor);
+    } finally {
+      if (this.#at.lease !== TAKEN) {
+        this.#releaseLease(lease, generation, region);
+        if (kind === REQUEST) this.refuse(id, noReply());
+      }
+      cursor.reset(this.mapping);
+      this.#at.lease = INLINE;
+    }
+    return !this.#closed && this.#handler !== undefined;
+  }
+
+  #onReply(kind: Kind): void {
+    this.#replies++;
+    this.#options.requests().onReply(this.take(), kind);
+  }
+
   /** Keeps the message that a drain is at. */
   take(): ReceivedMessage {
-    const lease = this.#atLease;
-    if (lease === INLINE && this.#draining) return this.#keepInline();
-    if (lease === INLINE) {
-      throw new UkshmError(
-        'ERR_UKSHM_MESSAGE_RELEASED',
-        'a cursor is valid only inside the handler of its drain: take() the message there',
-      );
-    }
+    const lease = this.#at.lease;
     if (lease === TAKEN) throw takenBefore();
-    this.#atLease = TAKEN;
-    return new ReceivedMessage(this, this.#cursor, lease, this.#atGeneration, this.#atRegion);
+    if (lease === INLINE) {
+      this.#takeInline();
+      return this.#keepInline();
+    }
+    this.#at.lease = TAKEN;
+    if (lease === ASIDE) return this.#atAside as ReceivedMessage;
+    return new ReceivedMessage(this, this.#cursor, lease, this.#at.generation, this.#at.region);
+  }
+
+  /** As `take`, but without holding up the ring. */
+  detach(): ReceivedMessage {
+    if (this.#at.lease !== INLINE) return this.take();
+    this.#takeInline();
+    return new ReceivedMessage(this, this.#cursor, PRIVATE, 0, 0);
+  }
+
+  #takeInline(): void {
+    const { offset } = this.#cursor;
+    if (!this.#draining) throw takenTooLate();
+    if (this.#takenAt === offset) throw takenBefore();
+    this.#takenAt = offset;
+  }
+
+  answer(
+    request: ReceivedMessage,
+    body: Uint8Array | Loan,
+    options: ReplyOptions | undefined,
+  ): Promise<void> {
+    return this.#options.requests().answer(request, body, options);
+  }
+
+  refuse(id: number, error: unknown): void {
+    this.#options.requests().refuse(id, error);
   }
 
   release(message: ReceivedMessage): void {
-    if (this.#closed) return;
+    if (this.#closed || message.lease === PRIVATE) return;
     if (message.lease !== INLINE) {
       this.#releaseLease(message.lease, message.generation, message.region);
     } else {
@@ -254,7 +359,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
   #releaseLease(lease: number, generation: number, region: number): void {
     if (this.#closed) return;
     this.#leasesHeld--;
-    if (region !== 0) this.#releaseImported(region);
+    if (region !== 0) this.imports.release(region);
     this.#releases.push(lease, generation);
     this.#releases.publish();
     this.#maybeRing();
@@ -275,44 +380,9 @@ export class Receiver implements RecordVisitor, MessageOwner {
     await this.#options.carry(message, to, signal);
   }
 
-  /** Regions that are mapped here for the peer's sake. */
-  get importCount(): number {
-    return this.#imports.size;
-  }
-
-  /** From now on the peer's messages may lie in this region. */
-  addImport(region: number, mapping: Mapping): void {
-    this.#imports.set(region, { mapping, held: 0, dropped: false });
-  }
-
-  hasImport(region: number): boolean {
-    return this.#imports.has(region);
-  }
-
-  /** No more messages of this region come: unmap it behind the last one that is held. */
-  dropImport(region: number): void {
-    const imported = this.#imports.get(region);
-    if (imported === undefined) return;
-    imported.dropped = true;
-    if (imported.held === 0) this.#unmap(region, imported);
-  }
-
-  #releaseImported(region: number): void {
-    const imported = this.#imports.get(region);
-    if (imported === undefined) return;
-    imported.held--;
-    if (imported.dropped && imported.held === 0) this.#unmap(region, imported);
-  }
-
-  #unmap(region: number, imported: Imported): void {
-    this.#imports.delete(region);
-    imported.mapping.close();
-  }
-
   close(): void {
     this.#closed = true;
-    for (const { mapping } of this.#imports.values()) mapping.close();
-    this.#imports.clear();
+    this.imports.close();
     this.mapping.close();
   }
 
@@ -320,48 +390,6 @@ export class Receiver implements RecordVisitor, MessageOwner {
     const message = new ReceivedMessage(this, this.#cursor, INLINE, 0, 0);
     if (!this.#consumer.hold(message, this.#cursor.offset)) throw takenBefore();
     return message;
-  }
-
-  /** Reads a descriptor once, checks it, and points the cursor at what it describes. */
-  #point(at: number, id: number): void {
-    const words = this.mapping.words;
-    const index = at >> 2;
-    const offset = (words[index] as number) >>> 0;
-    const lengthBytes = (words[index + 1] as number) >>> 0;
-    const lease = (words[index + 2] as number) >>> 0;
-    const generation = (words[index + 3] as number) >>> 0;
-    const region = (words[index + 4] as number) >>> 0;
-    const type = (words[index + 5] as number) >>> 0;
-    let { bytes: memory, longs } = this.mapping;
-    let start = this.layout.arenaOffset;
-    if (region !== 0) {
-      const imported = this.#imports.get(region);
-      if (imported === undefined || imported.dropped) {
-        throw peerMisbehaved(`a message in region ${region}, which is not imported`);
-      }
-      memory = imported.mapping.bytes;
-      longs = imported.mapping.longs;
-      start = 0;
-    }
-    if (offset < start || offset + lengthBytes > memory.length || lease >= RELEASE_SLOTS) {
-      throw peerMisbehaved(
-        `a message at ${offset}, ${lengthBytes} bytes long, lease ${lease}, outside its region`,
-      );
-    }
-    if (type > TYPE_MAX) throw peerMisbehaved(`a message of type ${type}`);
-    if (this.#leasesHeld >= RELEASE_SLOTS) {
-      throw peerMisbehaved(`more than ${RELEASE_SLOTS} chunks lent at a time`);
-    }
-    const cursor = this.#cursor;
-    cursor.memory = memory;
-    cursor.longs = longs;
-    cursor.offset = offset;
-    cursor.lengthBytes = lengthBytes;
-    cursor.type = type;
-    cursor.id = id;
-    this.#atLease = lease;
-    this.#atGeneration = generation;
-    this.#atRegion = region;
   }
 
   #maybeRing(): void {

@@ -19,7 +19,10 @@ export class RecordWaits {
   readonly #receiver: Receiver;
   readonly #spinner: Spinner;
   readonly #options: RecordWaitsOptions;
-  readonly #waiters: Waiters = new Waiters();
+  /** The channel's consumer. */
+  readonly #readers: Waiters = new Waiters();
+  /** Whoever awaits replies. */
+  readonly #pumps: Waiters = new Waiters();
   readonly #turns: Turns = new Turns();
   #ended = false;
 
@@ -29,19 +32,33 @@ export class RecordWaits {
     this.#options = options;
   }
 
+  /** Whether the channel's consumer waits. */
   get waiting(): boolean {
-    return this.#waiters.count > 0;
+    return this.#readers.count > 0;
   }
 
   /** `true` when messages wait, `false` at the end; rejects as `atEnd` throws. */
   readable(signal: AbortSignal | undefined): Promise<boolean> {
+    return this.#wait(this.#readers, this.#available, signal);
+  }
+
+  /** As `readable`, but for what nobody has seen: also while messages are set aside. */
+  fresh(): Promise<boolean> {
+    return this.#wait(this.#pumps, this.#fresh, undefined);
+  }
+
+  #wait(
+    waiters: Waiters,
+    attempt: () => boolean | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<boolean> {
     try {
       if (signal?.aborted) return Promise.reject(signal.reason);
       if (this.turnIsOver()) {
-        return this.#turns.next().then(() => this.readable(signal));
+        return this.#turns.next().then(() => this.#wait(waiters, attempt, signal));
       }
       this.#receiver.gather();
-      const now = this.#state();
+      const now = attempt();
       if (now !== undefined) return now ? TRUE : FALSE;
       const budget = this.#spinner.budget();
       if (budget > 0) {
@@ -49,7 +66,7 @@ export class RecordWaits {
         this.#spinner.report(came);
         if (came) return TRUE;
       }
-      const result = this.#waiters.wait(this.#attempt, signal);
+      const result = waiters.wait(attempt, signal);
       this.#sleep();
       return result;
     } catch (error) {
@@ -65,7 +82,7 @@ export class RecordWaits {
   /** The peer may have rung: serves whoever waits for what is there. A lie is left to `serve`. */
   serveNews(): boolean {
     try {
-      return this.#waiters.count > 0 && this.#receiver.available() && this.serve();
+      return this.#sleepers > 0 && this.#receiver.available() && this.serve();
     } catch {
       return false;
     }
@@ -74,8 +91,8 @@ export class RecordWaits {
   /** The peer rang. @returns whether somebody who waited was served. */
   serve(): boolean {
     this.#turns.restart();
-    const served = this.#waiters.serve();
-    if (this.#waiters.count > 0) this.#sleep();
+    const served = this.#serve();
+    if (this.#sleepers > 0) this.#sleep();
     else this.#receiver.awake();
     return served;
   }
@@ -83,33 +100,46 @@ export class RecordWaits {
   /** The channel ended: what was published is still there to be read; then `atEnd` decides. */
   end(error: unknown): void {
     this.#ended = true;
-    this.#waiters.serve();
-    this.#waiters.failAll(error);
+    this.#serve();
+    this.#pumps.failAll(error);
+    this.#readers.failAll(error);
   }
 
-  readonly #attempt = (): boolean | undefined => {
+  get #sleepers(): number {
+    return this.#readers.count + this.#pumps.count;
+  }
+
+  #serve(): boolean {
+    const pumped = this.#pumps.serve();
+    return this.#readers.serve() || pumped;
+  }
+
+  readonly #available = (): boolean | undefined => this.#state(false);
+  readonly #fresh = (): boolean | undefined => this.#state(true);
+
+  #state(fresh: boolean): boolean | undefined {
     try {
-      return this.#state();
+      if (this.#look(fresh)) return true;
+      if (!this.#options.atEnd()) return undefined;
+      // The peer published its last before it said that it closes: look once more.
+      return this.#look(fresh);
     } catch (error) {
       throw this.#options.failed(error);
     }
-  };
+  }
 
-  #state(): boolean | undefined {
-    if (this.#receiver.available()) return true;
-    if (!this.#options.atEnd()) return undefined;
-    // The peer published its last before it said that it closes: look once more.
-    return this.#receiver.available();
+  #look(fresh: boolean): boolean {
+    return fresh ? this.#receiver.fresh() : this.#receiver.available();
   }
 
   /** Announces, looks once more, and leaves the rest to the doorbell. */
   #sleep(): void {
     if (this.#ended) {
-      this.#waiters.serve();
+      this.#serve();
       return;
     }
     this.#receiver.announceSleep();
-    this.#waiters.serve();
-    if (this.#waiters.count === 0) this.#receiver.awake();
+    this.#serve();
+    if (this.#sleepers === 0) this.#receiver.awake();
   }
 }

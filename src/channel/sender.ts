@@ -1,16 +1,12 @@
 // The sending half of a channel: this side's outbox, its arena, and what of it the peer holds.
 import { checkInteger } from '../core/check.js';
-import { UkshmError } from '../core/errors.js';
+import { invalidArgument, UkshmError } from '../core/errors.js';
 import { ChunkAllocator } from '../memory/chunk-allocator.js';
 import { HUGE_PAGE_BYTES, type Mapping } from '../memory/mapping.js';
-import {
-  DESCRIPTOR_BYTES,
-  type OutboxLayout,
-  TYPE_DESCRIPTOR,
-  TYPE_MAX,
-} from '../memory/outbox-layout.js';
+import { DESCRIPTOR_BYTES, type OutboxLayout, TYPE_DESCRIPTOR } from '../memory/outbox-layout.js';
 import { RecordProducer } from '../ring/producer.js';
 import { ReleaseReader } from '../ring/releases.js';
+import { type Kind, MESSAGE, recordType, TYPE_MAX } from './kinds.js';
 import { LeaseTable, type Lent } from './leases.js';
 import { type Loan, type LoanOwner, OutboxLoan } from './loan.js';
 
@@ -114,9 +110,16 @@ export class Sender implements LoanOwner {
   }
 
   /** Copies `bytes` into a message; `false` when full. Publishes unless told not to. */
-  trySend(bytes: Uint8Array, type: number, id: number, publish: boolean): boolean {
+  trySend(
+    bytes: Uint8Array,
+    programType: number,
+    id: number,
+    publish: boolean,
+    kind: Kind = MESSAGE,
+  ): boolean {
     const lengthBytes = bytes.length;
-    this.#check(lengthBytes, type, id);
+    this.#check(lengthBytes, programType, id);
+    const type = recordType(kind, programType);
     if (lengthBytes <= this.#inlineBytesMax) {
       if (!this.#producer.tryWrite(bytes, type, id)) return this.#full() ?? false;
     } else {
@@ -127,6 +130,15 @@ export class Sender implements LoanOwner {
     }
     if (publish) this.publish();
     return true;
+  }
+
+  /** Sends a loan of this side as something that was not decided when it was taken. */
+  sendLoan(loan: Loan, kind: Kind, type: number, id: number, lengthBytes?: number): void {
+    if (!(loan instanceof OutboxLoan) || loan.owner !== this) {
+      throw invalidArgument('body', loan, 'a Uint8Array, or a loan of this channel');
+    }
+    checkInteger('type', type, 0, TYPE_MAX);
+    loan.sendAs(recordType(kind, type), id, lengthBytes, true);
   }
 
   /** Lets the peer see what was committed, and wakes it if it sleeps. */

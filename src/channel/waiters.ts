@@ -1,5 +1,6 @@
 // Those who wait for something of the peer's, in order: each is an attempt that is made again
 // whenever there may be news, until it answers other than `undefined`.
+import { Aborts } from './aborts.js';
 
 interface Waiter {
   readonly attempt: () => boolean;
@@ -8,6 +9,7 @@ interface Waiter {
 
 export class Waiters {
   readonly #queue: Waiter[] = [];
+  readonly #aborts: Aborts = new Aborts();
 
   get count(): number {
     return this.#queue.length;
@@ -23,27 +25,26 @@ export class Waiters {
         reject(signal.reason);
         return;
       }
-      const aborted = (): void => {
+      const stopListening = this.#aborts.on(signal, (reason) => {
         const index = this.#queue.indexOf(waiter);
         if (index >= 0) this.#queue.splice(index, 1);
-        reject(signal?.reason);
+        reject(reason);
         // Those behind may need less than what it waited for, and nobody may ring again.
         if (index === 0) this.serve();
-      };
+      });
       const waiter: Waiter = {
         attempt: () => {
           const result = attempt();
           if (result === undefined) return false;
-          signal?.removeEventListener('abort', aborted);
+          stopListening();
           resolve(result);
           return true;
         },
         fail: (error) => {
-          signal?.removeEventListener('abort', aborted);
+          stopListening();
           reject(error);
         },
       };
-      signal?.addEventListener('abort', aborted, { once: true });
       this.#queue.push(waiter);
     });
   }

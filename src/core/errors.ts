@@ -4,6 +4,7 @@
 export type ErrorCode =
   | 'ERR_UKSHM_ACCESS_DENIED'
   | 'ERR_UKSHM_ADDON'
+  | 'ERR_UKSHM_ALREADY_REPLIED'
   | 'ERR_UKSHM_BUSY'
   | 'ERR_UKSHM_CANNOT_FORWARD'
   | 'ERR_UKSHM_CLOSED'
@@ -21,11 +22,14 @@ export type ErrorCode =
   | 'ERR_UKSHM_NO_LISTENER'
   | 'ERR_UKSHM_NO_MEMORY'
   | 'ERR_UKSHM_NO_SPACE'
+  | 'ERR_UKSHM_NOT_A_REQUEST'
   | 'ERR_UKSHM_NOT_OWNER'
+  | 'ERR_UKSHM_NO_REPLY'
   | 'ERR_UKSHM_PEER_CLOSED'
   | 'ERR_UKSHM_PEER_GONE'
   | 'ERR_UKSHM_PEER_MISBEHAVED'
   | 'ERR_UKSHM_REGION_HELD'
+  | 'ERR_UKSHM_REMOTE'
   | 'ERR_UKSHM_SYSCALL'
   | 'ERR_UKSHM_TIMEOUT'
   | 'ERR_UKSHM_UNSUPPORTED'
@@ -40,6 +44,20 @@ export class UkshmError extends Error {
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);
     this.code = code;
+  }
+}
+
+/** The other side answered a request with an error; these are its words, and may be anything. */
+export class RemoteError extends UkshmError {
+  override readonly name: string = 'RemoteError';
+  /** The error's own name there, as 'TypeError'. */
+  readonly remoteName: string;
+  /** The error's own code there; empty if it had none. */
+  readonly remoteCode: string;
+  constructor(remoteName: string, remoteCode: string, message: string) {
+    super('ERR_UKSHM_REMOTE', message === '' ? remoteName : message);
+    this.remoteName = remoteName;
+    this.remoteCode = remoteCode;
   }
 }
 

@@ -170,11 +170,11 @@ describe('a message', () => {
   it('carries types and ids to their limits, and no further', OPTIONS, async (t) => {
     const { near, far } = await pairOf(t);
     for (const lengthBytes of [4, 10_000]) {
-      await near.send(new Uint8Array(lengthBytes), { type: 65_533, id: 4_294_967_295 });
+      await near.send(new Uint8Array(lengthBytes), { type: 16_383, id: 4_294_967_295 });
       const message = await nextOf(far);
-      assert.deepEqual([message.type, message.id], [65_533, 4_294_967_295]);
+      assert.deepEqual([message.type, message.id], [16_383, 4_294_967_295]);
       message.release();
-      for (const wrong of [{ type: 65_534 }, { type: -1 }, { id: 2 ** 32 }, { id: 0.5 }]) {
+      for (const wrong of [{ type: 16_384 }, { type: -1 }, { id: 2 ** 32 }, { id: 0.5 }]) {
         const bytes = new Uint8Array(lengthBytes);
         assert.throws(() => near.trySend(bytes, wrong), { code: 'ERR_UKSHM_INVALID_ARGUMENT' });
         assert.equal(await codeOf(near.send(bytes, wrong)), 'ERR_UKSHM_INVALID_ARGUMENT');

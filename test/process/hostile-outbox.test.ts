@@ -63,8 +63,18 @@ describe('a hostile connector', () => {
       },
       /record/,
     ],
+    ['a message of a reserved type', inline(0xc001), /reserved type/],
+    ['a reply that nobody asked for', inline(0x8000), /not asked/],
+    ['a failure of what nobody asked', inline(0xc000), /not asked/],
     ...descriptorLies(),
   ];
+
+  function inline(type: number): (raw: RawConnector) => void {
+    return (raw) => {
+      raw.record(0, 8, type, 0, 0);
+      raw.store(TAIL_INDEX, 16);
+    };
+  }
 
   function descriptorLies(): typeof tails {
     const describeAt = (length: number, ...payload: number[]) => {
@@ -93,6 +103,11 @@ describe('a hostile connector', () => {
       ['a chunk at the end of the numbers', lie(() => [0xffffffff, 1, 0, 0, 0, 0]), /outside/],
       ['a lease without a slot', lie((raw) => [good(raw), 8, RELEASE_SLOTS, 0, 0, 0]), /lease/],
       ['a region never imported', lie((raw) => [good(raw), 8, 0, 0, 7, 0]), /region 7/],
+      [
+        'a large reply that nobody asked for',
+        lie((raw) => [good(raw), 8, 0, 0, 0, 0x8000]),
+        /not asked/,
+      ],
       ['a reserved type', lie((raw) => [good(raw), 8, 0, 0, 0, TYPE_PADDING]), /type/],
     ];
   }

@@ -1,0 +1,182 @@
+// A server of requests: every channel of a listener, or one channel, and an async handler that
+// runs for a bounded number of requests at a time. What is beyond waits in the senders' rings.
+import type { Channel } from '../channel/channel.js';
+import type { Loan } from '../channel/loan.js';
+import type { Listener } from '../channel/meeting/listener.js';
+import type { Message, MessageCursor } from '../channel/message.js';
+import { checkInteger } from '../core/check.js';
+import { UkshmError } from '../core/errors.js';
+
+const CONCURRENCY_DEFAULT = 64;
+const CONCURRENCY_MAX = 1_000_000;
+
+/** What a handler answers: bytes, a loan of the request's channel, or nothing (an empty reply). */
+export type ReplyBody = Uint8Array | Loan | undefined;
+
+/** What a handler is told beside the request. */
+export interface RequestContext {
+  readonly channel: Channel;
+  /** Aborts when the channel has ended: nobody waits for the reply any more. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Answers a request. Its bytes are valid until the handler's promise settles; a small request is a
+ * private copy, a large one lies in its sender's memory. What it throws is the reply's error.
+ */
+export type RequestHandler = (
+  request: Message,
+  context: RequestContext,
+  // biome-ignore lint/suspicious/noConfusingVoidType: a handler need not return anything.
+) => ReplyBody | void | Promise<ReplyBody | void>;
+
+/** How requests are served. */
+export interface ServeOptions {
+  /** Handlers that run at a time, over all channels, 1 to 1 000 000. Default 64. */
+  readonly concurrency?: number;
+  /** Gets messages that are no requests; they are released when it returns. Default: ignored. */
+  readonly onMessage?: (message: MessageCursor, channel: Channel) => void;
+  /** Told why a channel ended, where that was an error, and what `onMessage` threw. */
+  readonly onError?: (error: unknown, channel: Channel) => void;
+  /** Closes the server. */
+  readonly signal?: AbortSignal;
+}
+
+/** A running server. */
+export class Server {
+  /** Resolves when all channels have ended and all handlers have settled. */
+  readonly closed: Promise<void>;
+  readonly #source: Listener | Channel;
+  readonly #handler: RequestHandler;
+  readonly #options: ServeOptions;
+  readonly #concurrency: number;
+  readonly #channels: Set<Channel> = new Set();
+  #running = 0;
+  /** Those who wait for a handler to settle. */
+  #waiting: (() => void)[] = [];
+  #closing: Promise<void> | undefined = undefined;
+
+  /** @internal For `serve`. */
+  constructor(source: Listener | Channel, handler: RequestHandler, options: ServeOptions) {
+    this.#source = source;
+    this.#handler = handler;
+    this.#options = options;
+    this.#concurrency = checkInteger(
+      'concurrency',
+      options.concurrency ?? CONCURRENCY_DEFAULT,
+      1,
+      CONCURRENCY_MAX,
+    );
+    options.signal?.addEventListener('abort', () => void this.close(), { once: true });
+    this.closed = 'accept' in source ? this.#serveAll(source) : this.#serveOne(source);
+    if (options.signal?.aborted) void this.close();
+  }
+
+  /** Handlers that run now. */
+  get running(): number {
+    return this.#running;
+  }
+
+  /** Closes the listener and its channels once the handlers that run have settled. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  /** As `close`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #close(): Promise<void> {
+    if ('accept' in this.#source) await this.#source.close();
+    while (this.#running > 0) await this.#settled();
+    await Promise.all([...this.#channels].map((channel) => channel.close()));
+    await this.closed;
+  }
+
+  async #serveAll(listener: Listener): Promise<void> {
+    const served: Set<Promise<void>> = new Set();
+    for await (const channel of listener) {
+      const ends = this.#serveOne(channel).finally(() => served.delete(ends));
+      served.add(ends);
+    }
+    await Promise.all(served);
+    while (this.#running > 0) await this.#settled();
+  }
+
+  async #serveOne(channel: Channel): Promise<void> {
+    const ended = new AbortController();
+    const context: RequestContext = { channel, signal: ended.signal };
+    const onMessage = (message: MessageCursor): void => this.#onMessage(message, context);
+    this.#channels.add(channel);
+    try {
+      while ((await channel.readable()) && this.#closing === undefined) {
+        const free = this.#concurrency - this.#running;
+        if (free > 0) channel.drain(onMessage, free);
+        else await this.#settled();
+      }
+    } catch (error) {
+      if (this.#closing === undefined) this.#options.onError?.(error, channel);
+    } finally {
+      if (this.#closing === undefined) ended.abort();
+      // A server that closes finishes what it has begun; else nobody waits for that any more.
+      while (this.#closing !== undefined && this.#running > 0) await this.#settled();
+      this.#channels.delete(channel);
+      await channel.close().catch(() => {});
+    }
+  }
+
+  #onMessage(message: MessageCursor, context: RequestContext): void {
+    if (message.isRequest) {
+      void this.#answer(message.detach(), context);
+      return;
+    }
+    try {
+      this.#options.onMessage?.(message, context.channel);
+    } catch (error) {
+      this.#options.onError?.(error, context.channel);
+    }
+  }
+
+  async #answer(request: Message, context: RequestContext): Promise<void> {
+    this.#running++;
+    try {
+      const result = this.#handler(request, context);
+      const body = result instanceof Promise ? await result : result;
+      await request.reply(body ?? undefined);
+    } catch (error) {
+      fail(request, error);
+    } finally {
+      this.#running--;
+      for (const wake of this.#waiting.splice(0)) wake();
+    }
+  }
+
+  #settled(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+}
+
+/** Tells the other side of the error, unless it has been told something already, or is gone. */
+function fail(request: Message, error: unknown): void {
+  try {
+    request.refuse(error);
+  } catch (again) {
+    if (!(again instanceof UkshmError)) throw again;
+  }
+}
+
+/**
+ * Serves the requests of every channel that a listener accepts, or those of one channel. The
+ * channels are the server's: it reads and closes them.
+ *
+ * @throws UkshmError `ERR_UKSHM_INVALID_ARGUMENT`.
+ */
+export function serve(
+  source: Listener | Channel,
+  handler: RequestHandler,
+  options: ServeOptions = {},
+): Server {
+  return new Server(source, handler, options);
+}
