@@ -52,6 +52,26 @@ export function ipcTargets(rows: readonly Row[]): Target[] {
   ];
 }
 
+/** A rate of ours must be `limit` times theirs. */
+export function atLeastTimes(
+  rows: readonly Row[],
+  text: string,
+  name: string,
+  rival: string,
+  limit: number,
+  rivalName: string = name,
+): Target[] {
+  const results = new Results(rows);
+  if (!results.has(name)) return [];
+  const wanted = `≥ ${limit} ×`;
+  const ours = results.value(name);
+  const theirs = results.value(rivalName, rival);
+  if (ours === undefined || theirs === undefined) return [{ text, wanted }];
+  const both = `${results.show(name)} : ${results.show(rivalName, rival)}`;
+  const measured = `${(ours / theirs).toFixed(1)} × (${both})`;
+  return [{ text, wanted, measured, reached: ours / theirs >= limit }];
+}
+
 /** `ours / theirs` of one row must be at most (times) or at least (rates) `limit`. */
 function ratio(
   results: Results,

@@ -1,16 +1,26 @@
 // `npm run bench -- SUITE [options]`: runs a suite of benchmarks, prints its table, and writes
 // what was asked for. bench/README.md says how the figures come about.
 import { parseArgs } from 'node:util';
-import { formatTargets, ipcTargets } from './compare.js';
+import { formatTargets, ipcTargets, type Target } from './compare.js';
 import { runIpc } from './ipc.js';
+import type { Result, SuiteOptions } from './measure.js';
+import { patternTargets, runPatterns } from './patterns.js';
 import { plotIpc } from './plot.js';
-import { describeMachine, formatTable, formatValue, type Report, writeJson } from './report.js';
-import { buildPeers, type Subject, subjects } from './subjects.js';
+import {
+  describeMachine,
+  formatTable,
+  formatValue,
+  type Report,
+  type Row,
+  writeJson,
+} from './report.js';
+import { buildPeers, requestSubjects, type Subject, subjects } from './subjects.js';
 
 const USAGE = `usage: npm run bench -- SUITE [options]
 
 suites
   ipc                  channels between processes
+  patterns             requests and replies
 
 options
   --json FILE          write the rows as JSON
@@ -48,20 +58,38 @@ function parse(): Arguments {
   const [suite] = positionals;
   if (positionals.length !== 1 || !Object.hasOwn(suites, suite)) throw new Error(USAGE);
   const parts = values.subjects?.split(',').map((part) => part.trim().toLowerCase());
-  const chosen = subjects.filter((subject) => {
+  const all = suites[suite].subjects;
+  const chosen = all.filter((subject) => {
     return parts?.some((part) => subject.name.toLowerCase().includes(part)) ?? true;
   });
   if (chosen.length === 0) {
-    throw new Error(`no such subject; there are ${subjects.map((s) => s.name).join('; ')}`);
+    throw new Error(`no such subject; there are ${all.map((s) => s.name).join('; ')}`);
+  }
+  if (values.plot !== undefined && suites[suite].plot === undefined) {
+    throw new Error(`the suite '${suite}' has no plot`);
   }
   return { ...values, suite, quick: values.quick === true, subjects: chosen };
 }
 
-async function ipc(args: Arguments): Promise<void> {
+/** A suite: who is measured, at what, and what is to be reached. */
+interface Suite {
+  readonly subjects: readonly Subject[];
+  readonly run: (options: SuiteOptions) => Promise<Result>;
+  readonly targets: (rows: readonly Row[]) => Target[];
+  readonly plot?: (path: string, report: Report) => void;
+}
+
+const suites: Record<string, Suite> = {
+  ipc: { subjects, run: runIpc, targets: ipcTargets, plot: plotIpc },
+  patterns: { subjects: requestSubjects, run: runPatterns, targets: patternTargets },
+};
+
+async function run(args: Arguments): Promise<void> {
+  const suite = suites[args.suite];
   const missing = await buildPeers(args.subjects);
   if (missing.has('c')) throw new Error(`the C programs are the measure: ${missing.get('c')}`);
   const progress = process.stderr.isTTY === true;
-  const { rows, controlNs, runs, discarded } = await runIpc({
+  const { rows, controlNs, runs, discarded } = await suite.run({
     ...args,
     missing,
     onProgress: (text) => {
@@ -70,13 +98,13 @@ async function ipc(args: Arguments): Promise<void> {
   });
   if (progress) process.stderr.write('\r\x1b[K');
   const machine = { ...describeMachine(), controlNs: Math.round(controlNs) };
-  const report: Report = { suite: 'ipc', machine, rows };
+  const report: Report = { suite: args.suite, machine, rows };
   console.log(formatTable(rows));
   console.log(trust(controlNs, runs, discarded));
-  const targets = ipcTargets(rows);
+  const targets = suite.targets(rows);
   if (targets.length > 0) console.log(formatTargets(targets));
   if (args.json !== undefined) writeJson(args.json, report);
-  if (args.plot !== undefined) plotIpc(args.plot, report);
+  if (args.plot !== undefined) suite.plot?.(args.plot, report);
 }
 
 /** How far the figures can be believed. */
@@ -89,11 +117,8 @@ function trust(controlNs: number, runs: number, discarded: number): string {
   return `${control}; ${discarded} of ${runs} runs were disturbed${advice}.\n`;
 }
 
-const suites: Record<string, (args: Arguments) => Promise<void>> = { ipc };
-
 try {
-  const args = parse();
-  await suites[args.suite](args);
+  await run(parse());
 } catch (error) {
   console.error((error as Error).message);
   process.exit(1);

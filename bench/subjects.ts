@@ -18,7 +18,11 @@ export type RowJob =
   | 'one-way-unbatched'
   | 'hand-over'
   | 'idle'
-  | 'connect';
+  | 'connect'
+  | RequestJob;
+
+/** How whoever waits does, and how many requests are under way. */
+export type RequestJob = `requests-${'asleep' | 'spinning'}-${1 | 16 | 256}`;
 
 export interface Subject {
   readonly name: string;
@@ -149,6 +153,61 @@ export const subjects: readonly Subject[] = [
     command: () => [process.execPath, join(peers, 'zeromq', 'zeromq.mjs'), join(built, 'zeromq')],
     warmMsMin: VM_WARM_MS,
     spins: false,
+  },
+];
+
+const REQUESTS_ASLEEP = {
+  'requests-asleep-1': 'requests-asleep-1',
+  'requests-asleep-16': 'requests-asleep-16',
+  'requests-asleep-256': 'requests-asleep-256',
+};
+const REQUESTS_SPINNING = {
+  'requests-spinning-1': 'requests-spinning-1',
+  'requests-spinning-16': 'requests-spinning-16',
+  'requests-spinning-256': 'requests-spinning-256',
+};
+const peer = (name: string, script: string): string[] => [
+  process.execPath,
+  join(peers, name, script),
+  join(built, name),
+];
+const VM = { warmMsMin: VM_WARM_MS, spins: false };
+
+/** Who answers requests, and how. */
+export const requestSubjects: readonly Subject[] = [
+  {
+    ...VM,
+    name: 'ukshm',
+    jobs: { ...REQUESTS_ASLEEP, ...REQUESTS_SPINNING },
+    command: () => node('requests.js'),
+  },
+  {
+    ...VM,
+    name: 'zeromq',
+    peer: 'zeromq',
+    jobs: REQUESTS_ASLEEP,
+    command: () => peer('zeromq', 'requests.mjs'),
+  },
+  {
+    ...VM,
+    name: 'HTTP, undici',
+    peer: 'http',
+    jobs: REQUESTS_ASLEEP,
+    command: () => peer('http', 'requests.mjs'),
+  },
+  {
+    ...VM,
+    name: 'child.send',
+    jobs: REQUESTS_ASLEEP,
+    command: () => node('child-requests.js'),
+    single: true,
+  },
+  {
+    ...VM,
+    name: 'nats',
+    peer: 'nats',
+    jobs: REQUESTS_ASLEEP,
+    command: () => peer('nats', 'requests.mjs'),
   },
 ];
 

@@ -1,6 +1,6 @@
 // Builds the programs with which ukshm is compared into bench/peers/.build, as far as this machine
 // can, and says in a line each what became of it. Nothing is built twice: each keeps a stamp of
-// its sources. `node bench/peers/build.mjs [c|zeromq|iceoryx2|aeron …]`; bench/main.ts calls it.
+// its sources. `node bench/peers/build.mjs [c|zeromq|http|nats|iceoryx2|aeron …]`; bench/main.ts calls it.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -24,6 +24,23 @@ const recipes = {
     needs: 'npm',
     copies: ['package.json', '.npmrc'],
     steps: [['npm', 'install', '--silent', '--prefix', join(output, 'zeromq')]],
+  },
+  http: {
+    needs: 'npm',
+    copies: ['package.json', '.npmrc'],
+    steps: [['npm', 'install', '--silent', '--prefix', join(output, 'http')]],
+  },
+  nats: {
+    needs: 'npm and go',
+    copies: ['package.json', '.npmrc'],
+    steps: [
+      ['npm', 'install', '--silent', '--prefix', join(output, 'nats')],
+      [
+        'env',
+        ...[`GOBIN=${join(output, 'nats', 'bin')}`, 'go', 'install'],
+        'github.com/nats-io/nats-server/v2@v2.15.2',
+      ],
+    ],
   },
   iceoryx2: {
     needs: 'cargo',

@@ -212,6 +212,8 @@ export class ReceivedMessage extends HeldRecord implements Message {
 
   get bytes(): Uint8Array {
     this.#check();
+    // A small private copy lies within V8's own heap as long as nobody asks for its buffer.
+    if (this.lease === PRIVATE) return this.memory;
     const { buffer } = this.memory;
     this.#bytes ??= new Uint8Array(buffer as ArrayBuffer, this.offset, this.lengthBytes);
     return this.#bytes;

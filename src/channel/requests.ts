@@ -17,16 +17,27 @@ import type { RecordWaits } from './records.js';
 import type { Sender } from './sender.js';
 import type { SpaceWaits } from './space.js';
 
-/** Requests of one channel that wait for their reply, abandoned ones included. */
-const PENDING_MAX = 65536;
+/** Requests of one channel that wait for their reply, abandoned ones included: a power of two. */
+const SLOTS_MAX = 65536;
 /** Bytes of a failure's text; the rest is cut off. */
 const FAILURE_BYTES_MAX = 4096;
 
-interface Pending {
-  readonly resolve: (reply: Message) => void;
-  readonly reject: (error: unknown) => void;
+/**
+ * One request that was sent. Kept in an array and used again, because a Map whose entries come and
+ * go leaves a chain of old tables behind, along which the garbage collector keeps everything.
+ */
+class Slot {
+  /** Its number in the array, and how often it was used before: unlike all that are under way. */
+  id: number;
+  resolve: ((reply: Message) => void) | undefined = undefined;
+  /** `undefined`: given up; the reply is still to come. */
+  reject: ((error: unknown) => void) | undefined = undefined;
   /** Stops listening to the request's signal. */
-  readonly settle: () => void;
+  settle: (() => void) | undefined = undefined;
+  busy = false;
+  constructor(id: number) {
+    this.id = id;
+  }
 }
 
 interface Outgoing {
@@ -53,11 +64,10 @@ export interface RequestsOptions {
 
 export class Requests {
   readonly #options: RequestsOptions;
-  /** `undefined`: abandoned; its reply is still to come. */
-  readonly #pending: Map<number, Pending | undefined> = new Map();
+  readonly #slots: Slot[] = [];
+  readonly #free: Slot[] = [];
   readonly #aborts: Aborts = new Aborts();
   #waiting = 0;
-  #lastId = 0;
   #pumping = false;
 
   constructor(options: RequestsOptions) {
@@ -75,37 +85,51 @@ export class Requests {
       if (signal?.aborted) throw signal.reason;
       const ended = this.#options.ended();
       if (ended !== undefined) throw ended;
-      if (this.#pending.size >= PENDING_MAX) throw tooMany();
-      const id = this.#nextId();
+      const slot = this.#takeSlot();
+      const { id } = slot;
       const sent = (): void => {
-        const settle = this.#aborts.on(signal, (reason) => this.#abandon(id, reason));
-        this.#pending.set(id, { resolve, reject, settle });
+        slot.busy = true;
+        slot.resolve = resolve;
+        slot.reject = reject;
+        if (signal !== undefined) {
+          slot.settle = this.#aborts.on(signal, (reason) => this.#abandon(slot, reason));
+        }
         this.#waiting++;
         this.#startPump();
       };
-      this.#send(body, { kind: REQUEST, type, id, lengthBytes, signal }, sent)?.catch(reject);
+      const failed = (error: unknown): void => {
+        this.#free.push(slot);
+        reject(error);
+      };
+      try {
+        this.#send(body, { kind: REQUEST, type, id, lengthBytes, signal }, sent)?.catch(failed);
+      } catch (error) {
+        failed(error);
+      }
     });
   }
 
   /** A reply or failure came. @throws UkshmError `ERR_UKSHM_PEER_MISBEHAVED`. */
   onReply(message: ReceivedMessage, kind: Kind): void {
     const { id } = message;
-    const pending = this.#pending.get(id);
-    if (pending === undefined) {
+    const slot = this.#slots[id & (SLOTS_MAX - 1)];
+    if (slot === undefined || slot.id !== id || !slot.busy) {
       message.release();
-      if (!this.#pending.delete(id)) throw unasked(id);
-      return;
+      throw unasked(id);
     }
-    this.#pending.delete(id);
-    this.#waiting--;
-    pending.settle();
-    if (kind !== FAILURE) {
-      pending.resolve(message);
-      return;
+    const { resolve, reject } = slot;
+    this.#freeSlot(slot);
+    if (resolve === undefined || reject === undefined) {
+      message.release();
+    } else if (kind !== FAILURE) {
+      this.#waiting--;
+      resolve(message);
+    } else {
+      this.#waiting--;
+      const text = message.text();
+      message.release();
+      reject(remoteError(text));
     }
-    const text = message.text();
-    message.release();
-    pending.reject(remoteError(text));
   }
 
   /** Answers a request; releases it once the answer is sent. */
@@ -129,26 +153,33 @@ export class Requests {
 
   /** All that wait are told that they wait in vain. */
   fail(error: unknown): void {
-    for (const [id, pending] of this.#pending) {
-      this.#pending.set(id, undefined);
-      pending?.settle();
-      pending?.reject(error);
-    }
-    this.#waiting = 0;
+    for (const slot of this.#slots) if (slot.busy) this.#abandon(slot, error);
   }
 
-  #nextId(): number {
-    do this.#lastId = (this.#lastId + 1) >>> 0;
-    while (this.#pending.has(this.#lastId));
-    return this.#lastId;
+  #takeSlot(): Slot {
+    const free = this.#free.pop();
+    if (free !== undefined) return free;
+    if (this.#slots.length === SLOTS_MAX) throw tooMany();
+    const slot = new Slot(this.#slots.length);
+    this.#slots.push(slot);
+    return slot;
   }
 
-  #abandon(id: number, reason: unknown): void {
-    const pending = this.#pending.get(id);
-    if (pending === undefined) return;
-    this.#pending.set(id, undefined);
+  #freeSlot(slot: Slot): void {
+    slot.settle?.();
+    slot.settle = slot.resolve = slot.reject = undefined;
+    slot.busy = false;
+    slot.id = (slot.id + SLOTS_MAX) >>> 0;
+    this.#free.push(slot);
+  }
+
+  #abandon(slot: Slot, reason: unknown): void {
+    const { reject } = slot;
+    if (reject === undefined) return;
+    slot.settle?.();
+    slot.settle = slot.resolve = slot.reject = undefined;
     this.#waiting--;
-    pending.reject(reason);
+    reject(reason);
   }
 
   /** Sends now, or as soon as there is room; calls `sent` right behind it. */
@@ -217,6 +248,6 @@ function unasked(id: number): UkshmError {
 function tooMany(): UkshmError {
   return new UkshmError(
     'ERR_UKSHM_LIMIT',
-    `${PENDING_MAX} requests wait for their replies: await some before you send more`,
+    `${SLOTS_MAX} requests wait for their replies: await some before you send more`,
   );
 }

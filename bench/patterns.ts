@@ -1,0 +1,47 @@
+// The suite "patterns": requests and their replies.
+import { atLeastTimes, type Target } from './compare.js';
+import { type Group, measure, type Result, type RowPlan, type SuiteOptions } from './measure.js';
+import type { Row } from './report.js';
+
+const IN_FLIGHT = [1, 16, 256] as const;
+
+function requests(how: 'asleep' | 'spinning', inFlight: (typeof IN_FLIGHT)[number]): RowPlan {
+  const name = `requests 64 B, ${inFlight} in flight, ${how}`;
+  return {
+    name,
+    timesName: `${name}: time of one`,
+    job: `requests-${how}-${inFlight}`,
+    size: 64,
+    unit: 'messages/s',
+    spun: how === 'spinning',
+  };
+}
+
+function plan(quick: boolean): Group[] {
+  const rounds = quick ? 2 : 5;
+  const runMs = quick ? 300 : 1000;
+  return IN_FLIGHT.map((inFlight) => {
+    const rows = [requests('spinning', inFlight), requests('asleep', inFlight)];
+    return { rows, rounds, runMs };
+  });
+}
+
+export function runPatterns(options: SuiteOptions): Promise<Result> {
+  return measure(plan(options.quick), options);
+}
+
+/** What the suite is to reach, as ratios between subjects measured in the same run. */
+export function patternTargets(rows: readonly Row[]): Target[] {
+  const row = (how: string): string => `requests 64 B, 16 in flight, ${how}`;
+  return [
+    ...atLeastTimes(rows, 'requests, 16 in flight, asleep: zeromq', row('asleep'), 'zeromq', 10),
+    ...atLeastTimes(
+      rows,
+      'requests, 16 in flight, spinning: zeromq',
+      row('spinning'),
+      'zeromq',
+      10,
+      row('asleep'),
+    ),
+  ];
+}
