@@ -53,6 +53,7 @@ const SPINNING = { 'round-trip-spinning': 'round-trip-spinning' };
 const ASLEEP = { 'round-trip-asleep': 'round-trip-asleep' };
 const UNBATCHED = { 'one-way-unbatched': 'one-way-unbatched' };
 
+const ICEORYX2 = join(built, 'iceoryx2', 'release', 'ukshm-bench-iceoryx2');
 const node = (script: string): string[] => [process.execPath, join(here, 'subjects', script)];
 const c = (program: string): string[] => [join(built, 'c', program)];
 
@@ -106,7 +107,7 @@ export const subjects: readonly Subject[] = [
     name: 'iceoryx2',
     peer: 'iceoryx2',
     jobs: { ...SPINNING, ...UNBATCHED },
-    command: () => [join(built, 'iceoryx2', 'release', 'ukshm-bench-iceoryx2')],
+    command: () => [ICEORYX2],
     spins: true,
   },
   {
@@ -180,6 +181,13 @@ export const requestSubjects: readonly Subject[] = [
     name: 'ukshm',
     jobs: { ...REQUESTS_ASLEEP, ...REQUESTS_SPINNING },
     command: () => node('requests.js'),
+  },
+  {
+    name: 'iceoryx2',
+    peer: 'iceoryx2',
+    jobs: REQUESTS_SPINNING,
+    command: () => [ICEORYX2],
+    spins: true,
   },
   {
     ...VM,

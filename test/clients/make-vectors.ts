@@ -99,7 +99,7 @@ function hellos(): string[] {
     new DataView(bytes.buffer).setUint32(at, value, true);
     return bytes;
   };
-  const sizes = 'sendRing=4096,sendArena=0,receiveRing=1073741824,receiveArena=65536';
+  const sizes = 'sendRing=4096,sendArena=0,receiveRing=1048576,receiveArena=65536';
   const longest = block(110, ascii('\x01\0/'), ascii('x'.repeat(107)));
   const line = (name: string, bytes: Uint8Array, expect: string): string =>
     `hello ${name} ${toHex(bytes)} ${expect}`;
@@ -108,7 +108,7 @@ function hellos(): string[] {
   const none = new Uint8Array(0);
   return [
     line('usual', plain, ok(0, 0, never, none)),
-    line('sizes', hello(0, 0, [4096, 0, 2 ** 30, 65536]), ok(0, 0, sizes, none)),
+    line('sizes', hello(0, 0, [4096, 0, 2 ** 20, 65536]), ok(0, 0, sizes, none)),
     line('cannot-fence', hello(0, 1, usual), ok(0, 1, never, none)),
     line('address', hello(0, 0, usual, ABSTRACT), ok(0, 0, never, ABSTRACT)),
     line('longest-address', hello(0, 0, usual, longest), ok(0, 0, never, longest)),

@@ -1,5 +1,7 @@
 //! iceoryx2, publish and subscribe of byte slices: one service each way, both sides spinning.
 //! The command line and the line of JSON are those of every program here (bench/README.md).
+mod requests;
+
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
 use iceoryx2::prelude::*;
@@ -214,12 +216,12 @@ fn measure_trips(ends: &mut Ends, job: &Job) -> Result<()> {
         }
     }
     samples.truncate(n);
-    print_samples(samples);
+    print_samples(samples, None);
     ends.trip(END_WORD)
 }
 
 /// The median cost of one empty interval is taken off each sample.
-fn print_samples(mut samples: Vec<u32>) {
+fn print_samples(mut samples: Vec<u32>, seconds: Option<f64>) {
     let mut costs: Vec<u32> = (0..1001)
         .map(|_| {
             let start = Instant::now();
@@ -231,8 +233,9 @@ fn print_samples(mut samples: Vec<u32>) {
     samples.sort_unstable();
     let mean = samples.iter().map(|s| *s as f64).sum::<f64>() / samples.len() as f64;
     let at = |q: f64| samples[(q * (samples.len() - 1) as f64) as usize];
+    let rate = seconds.map_or(String::new(), |s| format!(",\"seconds\":{s}"));
     println!(
-        "{{\"n\":{},\"mean\":{:.1},\"p50\":{},\"p99\":{},\"p999\":{},\"max\":{}}}",
+        "{{\"n\":{},\"mean\":{:.1},\"p50\":{},\"p99\":{},\"p999\":{},\"max\":{}{rate}}}",
         samples.len(),
         mean,
         at(0.5),
@@ -245,6 +248,9 @@ fn print_samples(mut samples: Vec<u32>) {
 fn main() -> Result<()> {
     set_log_level(LogLevel::Error);
     let job = parse_job()?;
+    if job.name.starts_with("requests") {
+        return requests::run(&job);
+    }
     let mut ends = open(&job)?;
     ends.greet(job.listens)?;
     match (job.listens, job.name.starts_with("round-trip")) {
