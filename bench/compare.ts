@@ -60,14 +60,15 @@ export function atLeastTimes(
   rival: string,
   limit: number,
   rivalName: string = name,
+  subject = 'ukshm',
 ): Target[] {
   const results = new Results(rows);
   if (!results.has(name)) return [];
   const wanted = `≥ ${limit} ×`;
-  const ours = results.value(name);
+  const ours = results.value(name, subject);
   const theirs = results.value(rivalName, rival);
   if (ours === undefined || theirs === undefined) return [{ text, wanted }];
-  const both = `${results.show(name)} : ${results.show(rivalName, rival)}`;
+  const both = `${results.show(name, subject)} : ${results.show(rivalName, rival)}`;
   const measured = `${(ours / theirs).toFixed(1)} × (${both})`;
   return [{ text, wanted, measured, reached: ours / theirs >= limit }];
 }

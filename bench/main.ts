@@ -14,13 +14,13 @@ import {
   type Row,
   writeJson,
 } from './report.js';
-import { buildPeers, requestSubjects, type Subject, subjects } from './subjects.js';
+import { buildPeers, pythonSubjects, requestSubjects, type Subject, subjects } from './subjects.js';
 
 const USAGE = `usage: npm run bench -- SUITE [options]
 
 suites
   ipc                  channels between processes
-  patterns             requests and replies
+  patterns             requests and replies; Node to Python
 
 options
   --json FILE          write the rows as JSON
@@ -81,7 +81,11 @@ interface Suite {
 
 const suites: Record<string, Suite> = {
   ipc: { subjects, run: runIpc, targets: ipcTargets, plot: plotIpc },
-  patterns: { subjects: requestSubjects, run: runPatterns, targets: patternTargets },
+  patterns: {
+    subjects: [...requestSubjects, ...pythonSubjects],
+    run: runPatterns,
+    targets: patternTargets,
+  },
 };
 
 async function run(args: Arguments): Promise<void> {

@@ -17,13 +17,22 @@ function requests(how: 'asleep' | 'spinning', inFlight: (typeof IN_FLIGHT)[numbe
   };
 }
 
+const TO_PYTHON: RowPlan = {
+  name: 'one way 1 MiB, Node to Python',
+  job: 'one-way-unbatched',
+  size: 1 << 20,
+  unit: 'GB/s',
+  spun: false,
+};
+
 function plan(quick: boolean): Group[] {
   const rounds = quick ? 2 : 5;
   const runMs = quick ? 300 : 1000;
-  return IN_FLIGHT.map((inFlight) => {
+  const asked = IN_FLIGHT.map((inFlight) => {
     const rows = [requests('spinning', inFlight), requests('asleep', inFlight)];
     return { rows, rounds, runMs };
   });
+  return [...asked, { rows: [TO_PYTHON], rounds }];
 }
 
 export function runPatterns(options: SuiteOptions): Promise<Result> {
@@ -42,6 +51,15 @@ export function patternTargets(rows: readonly Row[]): Target[] {
       'zeromq',
       10,
       row('asleep'),
+    ),
+    ...atLeastTimes(
+      rows,
+      '1 MiB from Node to Python: net',
+      TO_PYTHON.name,
+      'net to Python',
+      5,
+      TO_PYTHON.name,
+      'ukshm to Python',
     ),
   ];
 }

@@ -135,10 +135,10 @@ export async function runPair(
 ): Promise<Outcome> {
   const address = join(folder, `${prefix}${++runs}`);
   const args = [task.job, task.size, task.warmMs, task.runMs].map(String);
-  const command = subject.command(task.size);
   const programs: Program[] = [];
-  const start = (role: string, at: string): Program => {
+  const start = (role: 'listen' | 'connect', at: string): Program => {
     const pinned = task.pinned === true ? ['taskset', '-c', role === 'listen' ? '1' : '0'] : [];
+    const command = subject.command(task.size, role);
     const program = new Program([...pinned, ...command, role, ...args, at]);
     programs.push(program);
     return program;
@@ -163,7 +163,7 @@ export async function runPair(
 
 async function converse(
   single: boolean,
-  start: (role: string, at: string) => Program,
+  start: (role: 'listen' | 'connect', at: string) => Program,
   address: string,
   task: Task,
 ): Promise<Outcome> {

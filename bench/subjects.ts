@@ -30,8 +30,8 @@ export interface Subject {
   readonly peer?: string;
   /** Jobs that it does, and how its own program calls them. */
   readonly jobs: Partial<Record<RowJob, string>>;
-  /** Program and first arguments. */
-  command(size: number): string[];
+  /** Program and first arguments of one side. */
+  command(size: number, role?: 'listen' | 'connect'): string[];
   /** One program starts the other itself, so that `connect` alone is run. */
   readonly single?: boolean;
   /** Sizes that it cannot send, with the reason. */
@@ -216,6 +216,33 @@ export const requestSubjects: readonly Subject[] = [
     peer: 'nats',
     jobs: REQUESTS_ASLEEP,
     command: () => peer('nats', 'requests.mjs'),
+  },
+];
+
+const python = (way: string): string[] => [
+  'python3',
+  join(peers, 'python', 'receive.py'),
+  join(built, 'python'),
+  way,
+];
+/** Node sends, Python receives. */
+const toPython = (name: string, sender: string[], way: string): Subject => ({
+  ...VM,
+  name,
+  peer: 'python',
+  jobs: UNBATCHED,
+  command: (_size, role) => (role === 'listen' ? python(way) : sender),
+});
+
+/** What carries messages from Node to Python. */
+export const pythonSubjects: readonly Subject[] = [
+  toPython('ukshm to Python', node('ukshm.js'), 'ukshm'),
+  toPython('net to Python', node('net.js'), 'socket'),
+  toPython('zeromq to Python', peer('zeromq', 'zeromq.mjs'), 'zeromq'),
+  {
+    ...toPython('multiprocessing, Python to Python', [], ''),
+    command: () => python('pipe'),
+    single: true,
   },
 ];
 

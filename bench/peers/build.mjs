@@ -1,6 +1,6 @@
 // Builds the programs with which ukshm is compared into bench/peers/.build, as far as this machine
 // can, and says in a line each what became of it. Nothing is built twice: each keeps a stamp of
-// its sources. `node bench/peers/build.mjs [c|zeromq|http|nats|iceoryx2|aeron …]`; bench/main.ts calls it.
+// its sources. `node bench/peers/build.mjs [c|zeromq|http|nats|python|iceoryx2|aeron …]`; bench/main.ts calls it.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -40,6 +40,12 @@ const recipes = {
         ...[`GOBIN=${join(output, 'nats', 'bin')}`, 'go', 'install'],
         'github.com/nats-io/nats-server/v2@v2.15.2',
       ],
+    ],
+  },
+  python: {
+    needs: 'python3 with pip',
+    steps: [
+      ['python3', '-m', 'pip', 'install', '--quiet', '--target', join(output, 'python'), 'pyzmq'],
     ],
   },
   iceoryx2: {
