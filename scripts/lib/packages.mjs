@@ -17,6 +17,8 @@ const TEST_PACKAGES = /** @type {const} */ ([
   ['libstdc++6-arm64-cross', '/usr/aarch64-linux-gnu/lib/libstdc++.so.6'],
   ['qemu-user', '/usr/bin/qemu-aarch64'],
   ['strace', '/usr/bin/strace'],
+  ['python3', '/usr/bin/python3'],
+  ['python3-pip', '/usr/bin/pip3'],
 ]);
 
 const STAMP = 'system-packages';

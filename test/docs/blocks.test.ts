@@ -14,6 +14,9 @@ const FOLDER = join(ROOT, '.cache/docs');
 const COMMANDS = join(FOLDER, 'bin');
 const TIMEOUT_MS = 60_000;
 
+const ENDINGS: Partial<Record<Block['kind'], string>> = { js: 'mjs', ts: 'mts', python: 'py' };
+const PYTHON = spawnSync('python3', ['--version']).status === 0;
+
 /** A block and where it was written to. */
 interface Written {
   readonly block: Block;
@@ -28,7 +31,13 @@ function run(program: string, args: string[], folder: string, input: string = ''
     encoding: 'utf8',
     timeout: TIMEOUT_MS,
     killSignal: 'SIGKILL',
-    env: { ...process.env, PATH: `${COMMANDS}:${dirname(process.execPath)}:${process.env.PATH}` },
+    env: {
+      ...process.env,
+      PATH: `${COMMANDS}:${dirname(process.execPath)}:${process.env.PATH}`,
+      // As if the client had been installed with pip.
+      PYTHONPATH: join(ROOT, 'clients/python/src'),
+      PYTHONDONTWRITEBYTECODE: '1',
+    },
   });
   const how = result.signal ?? `status ${result.status}`;
   assert.equal(result.status, 0, `ended with ${how}\n${result.stdout}${result.stderr}`);
@@ -40,6 +49,9 @@ function tryBlock({ block, folder, path }: Written): void {
   if (block.kind === 'json') JSON.parse(block.code);
   if (block.kind === 'c')
     run('cc', ['-std=c11', '-fsyntax-only', '-x', 'c', '-'], folder, block.code);
+  if (block.kind === 'python') {
+    run('python3', ['-c', 'import ast, sys; ast.parse(sys.stdin.read())'], folder, block.code);
+  }
   if (block.kind === 'sh') run('sh', ['-eu'], folder, block.code);
   if (block.kind === 'console') {
     const { script, expected } = sessionOf(block.code);
@@ -52,9 +64,9 @@ function tryBlock({ block, folder, path }: Written): void {
 
 function writeBlock(document: string, block: Block): Written {
   const folder = join(FOLDER, document.replaceAll('/', '-').replace(/\.md$/, ''));
-  const name = block.file ?? `line-${block.line}.${block.kind === 'ts' ? 'mts' : 'mjs'}`;
+  const name = block.file ?? `line-${block.line}.${ENDINGS[block.kind]}`;
   const path = join(folder, name);
-  if (block.kind === 'js' || block.kind === 'ts') {
+  if (block.kind === 'js' || block.kind === 'ts' || block.kind === 'python') {
     mkdirSync(folder, { recursive: true });
     writeFileSync(path, block.code);
     if (path.endsWith('.mts')) {
@@ -63,6 +75,10 @@ function writeBlock(document: string, block: Block): Written {
   }
   mkdirSync(folder, { recursive: true });
   return { block, folder, path };
+}
+
+function isThere({ path }: Written): boolean {
+  return existsSync(path);
 }
 
 /** The command `ukshm` as an installed package would give it. */
@@ -74,7 +90,7 @@ function writeCommand(): void {
 }
 
 function documents(): Map<string, string> {
-  const found = readBelow('docs', '.md');
+  const found = new Map([...readBelow('docs', '.md'), ...readBelow('clients', '.md')]);
   for (const name of ['README.md', 'CONTRIBUTING.md']) found.set(name, readRoot(name));
   return found;
 }
@@ -84,10 +100,13 @@ writeCommand();
 for (const [document, text] of documents()) {
   describe(document, () => {
     const written = blocksIn(text).map((block) => writeBlock(document, block));
-    const checked = written.filter(({ path }) => existsSync(path)).map(({ path }) => path);
-    const errors = checked.length > 0 ? typeErrors(checked) : new Map<string, string[]>();
+    const checked = written.filter(({ path }) => /\.m[jt]s$/.test(path)).filter(isThere);
+    const needsPython = written.some(({ block }) => block.kind === 'python') && !PYTHON;
+    const paths = checked.map(({ path }) => path);
+    const errors = paths.length > 0 ? typeErrors(paths) : new Map<string, string[]>();
     for (const one of written.filter(({ block }) => block.kind !== 'text')) {
-      it(`line ${one.block.line}: the ${one.block.kind} block works`, async () => {
+      it(`line ${one.block.line}: the ${one.block.kind} block works`, async (t) => {
+        if (needsPython) return t.skip('needs python3: apt-get install python3');
         assert.deepEqual(errors.get(one.path) ?? [], [], 'type errors');
         await withExampleLock(() => tryBlock(one));
       });

@@ -2,7 +2,7 @@
 // The scheme is described in CONTRIBUTING.md, "Documents".
 
 /** What a block must do. `text` is shown, and nothing else. */
-export type BlockKind = 'js' | 'ts' | 'sh' | 'console' | 'c' | 'json' | 'text';
+export type BlockKind = 'js' | 'ts' | 'sh' | 'console' | 'c' | 'json' | 'python' | 'text';
 
 export interface Block {
   readonly kind: BlockKind;
@@ -21,6 +21,7 @@ const KINDS: Readonly<Record<string, BlockKind>> = {
   console: 'console',
   c: 'c',
   json: 'json',
+  python: 'python',
   text: 'text',
 };
 
@@ -44,8 +45,10 @@ export function blocksIn(markdown: string): Block[] {
     const file = words.find((word) => word.startsWith('file='))?.slice('file='.length);
     const stray = words.find((word) => !word.startsWith('file='));
     if (stray !== undefined) throw new Error(`line ${line}: what does "${stray}" mean?`);
-    if (file !== undefined && !/^[\w-]+\.(mjs|mts)$/.test(file)) {
-      throw new Error(`line ${line}: file=${file} must be a plain name ending in .mjs or .mts`);
+    if (file !== undefined && !/^[\w-]+\.(mjs|mts|py)$/.test(file)) {
+      throw new Error(
+        `line ${line}: file=${file} must be a plain name ending in .mjs, .mts or .py`,
+      );
     }
     const code = body.replaceAll(new RegExp(`^${indent}`, 'gm'), '');
     return { kind, file, code, line };

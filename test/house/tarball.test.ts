@@ -58,6 +58,8 @@ describe('the packed tarball', () => {
       /^dist\/src\/.*\.(js|d\.ts)$/,
       /^native\/([\w-]+\.[ch]|cc-flags|include\/[\w-]+\.h)$/,
       /^prebuilds\/linux-(x64|arm64)-glibc\/ukshm\.node$/,
+      /^clients\/c\/(ukshm\.h|example\.c|README\.md)$/,
+      /^clients\/python\/(pyproject\.toml|README\.md|src\/ukshm\/(\w+\.py|py\.typed))$/,
       /^(docs\/FORMAT\.md|README\.md|CHANGELOG\.md|LICENSE|package\.json)$/,
     ];
     const stray = files.filter((file) => !allowed.some((pattern) => pattern.test(file)));
@@ -68,6 +70,8 @@ describe('the packed tarball', () => {
       'LICENSE',
       'docs/FORMAT.md',
       'native/cc-flags',
+      'clients/c/ukshm.h',
+      'clients/python/pyproject.toml',
     ]) {
       assert.ok(files.includes(file), file);
     }

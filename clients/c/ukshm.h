@@ -1,0 +1,3206 @@
+// ukshm.h: the C client of ukshm, messages through shared memory between processes of one machine.
+//
+// One header. Every file may include it; exactly one file of a program defines
+// UKSHM_IMPLEMENTATION before it does. Needs Linux 5.14 or newer, glibc or musl, C11 with GNU
+// extensions, threads; x86-64 or arm64:
+//
+//     cc -std=gnu11 -O2 -pthread program.c
+//
+// Rules. A received message is read-only memory of a sender that lives: it may change while you
+// look. Read a value once and check the copy; copy before you parse in place. A channel belongs to
+// one thread at a time; channels between which messages are forwarded, to one and the same thread.
+// Whoever forks must not use the parent's channels in the child: their memory is not there.
+//
+// Results. Functions return 0 (or a pointer) for success and one of the negative numbers below (or
+// NULL) otherwise; then `error`, where it is not NULL, says more. Timeouts are in milliseconds:
+// -1 waits for ever, 0 only tries. Signals do not end a wait.
+#ifndef UKSHM_H
+#define UKSHM_H
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// ---- Results ------------------------------------------------------------------------------------
+
+enum {
+  UKSHM_OK = 0,
+  UKSHM_TIMEOUT = -1,       // nothing came, or no space was there, in the time given
+  UKSHM_PEER_CLOSED = -2,   // the peer closed, and everything that it sent was received
+  UKSHM_PEER_GONE = -3,     // the peer died; everything that it had sent was received
+  UKSHM_PEER_MISBEHAVED = -4,
+  UKSHM_ACCESS_DENIED = -5,
+  UKSHM_CANNOT_FORWARD = -6,
+  UKSHM_INVALID_ARGUMENT = -7,
+  UKSHM_LIMIT = -8,
+  UKSHM_LOAN_OPEN = -9,
+  UKSHM_LOAN_USED = -10,
+  UKSHM_MESSAGE_RELEASED = -11,
+  UKSHM_MESSAGE_TOO_LONG = -12,
+  UKSHM_NAME_IN_USE = -13,
+  UKSHM_NO_LISTENER = -14,
+  UKSHM_NO_MEMORY = -15,
+  UKSHM_SYSCALL = -16,
+  UKSHM_VERSION = -17,
+  UKSHM_WRONG_OWNER = -18,
+  UKSHM_NOT_A_REQUEST = -19,
+  UKSHM_REMOTE = -20        // the peer answered a request with a failure: the message is its own
+};
+
+// Why a function failed. Written only then.
+typedef struct ukshm_error {
+  int result;           // the negative number above
+  int system_errno;     // of the system call that failed; 0: none did
+  const char *code;     // "ERR_UKSHM_TIMEOUT" …: the same in every language
+  char message[232];    // what happened, and what to do about it
+} ukshm_error;
+
+// ---- Meeting ------------------------------------------------------------------------------------
+
+typedef struct ukshm_listener ukshm_listener;   // a name at which one meets
+typedef struct ukshm_channel ukshm_channel;     // the way to one other process and back
+
+#define UKSHM_NO_ARENA 1u   // as an arena's size: no large messages in this direction
+
+// How a listener is to be. Zeros: the defaults.
+typedef struct ukshm_listen_options {
+  uint32_t ring_bytes;       // record ring of each direction unless the connector asks otherwise:
+                             // a power of two, 4096 to 2^30; default 256 KiB
+  uint32_t arena_bytes;      // memory for large messages, likewise: a multiple of 65536 up to 2^30,
+                             // or UKSHM_NO_ARENA; default 4 MiB
+  uint32_t arena_bytes_max;  // what a connector may ask for; default 64 MiB, or arena_bytes if more
+  uint32_t channels_max;     // channels at a time; default 1024
+  uint64_t user_bytes_max;   // shared memory of one user's channels together; default 1 GiB
+  const uint32_t *uids;      // users who may connect; NULL: the listener's own effective user
+  uint32_t uid_count;        // up to 16
+  int handshake_ms;          // how long a meeting may last; default 5000
+  int spin_us;               // how long a wait looks before it sleeps; default 50, or none where
+                             // there is one processor; -1: not at all
+} ukshm_listen_options;
+
+// How to connect. Zeros: the defaults.
+typedef struct ukshm_connect_options {
+  uint32_t ring_bytes, arena_bytes;                  // of what we send; default: as the listener
+  uint32_t receive_ring_bytes, receive_arena_bytes;  // likes. UKSHM_NO_ARENA for none
+  int wait_ms;                  // how long to wait for a listener to appear; 0: it is there; -1
+  const uint32_t *uids;         // users who may own the listener; NULL: our own effective user
+  uint32_t uid_count;           // up to 16
+  int handshake_ms;             // how long the meeting may last; default 5000
+  int spin_us;                  // as in ukshm_listen_options
+  ukshm_listener *forward_via;  // our own listener, through which the other side may let third
+                                // processes map what we send: it can then forward our messages
+} ukshm_connect_options;
+
+// Listens at `name`: letters, digits, '.', '_', '-' (a name of this user, in this network
+// namespace), or a path that contains '/'. A thread of the listener meets connectors, and serves
+// third processes to which messages are forwarded, from now on. `options` may be NULL.
+// Does not block. NULL: UKSHM_NAME_IN_USE, UKSHM_INVALID_ARGUMENT, UKSHM_NO_MEMORY, UKSHM_SYSCALL.
+ukshm_listener *ukshm_listen(const char *name, const ukshm_listen_options *options,
+                             ukshm_error *error);
+
+// The next channel that somebody opened. Blocks up to `timeout_ms`. NULL: UKSHM_TIMEOUT.
+ukshm_channel *ukshm_accept(ukshm_listener *listener, int timeout_ms, ukshm_error *error);
+
+// A descriptor that is readable (poll, epoll) while ukshm_accept would not wait. Not to be closed.
+int ukshm_listener_fd(const ukshm_listener *listener);
+
+// Listens no more. Its channels live on, but what they sent can no longer be forwarded to further
+// processes. Blocks for a meeting's current step at most. NULL is ignored.
+void ukshm_listener_close(ukshm_listener *listener);
+
+// Connects to the listener at `name`. `options` may be NULL. Blocks up to `wait_ms` for a listener,
+// then up to `handshake_ms`. NULL: UKSHM_NO_LISTENER, UKSHM_WRONG_OWNER, UKSHM_ACCESS_DENIED,
+// UKSHM_LIMIT, UKSHM_NO_MEMORY, UKSHM_TIMEOUT, UKSHM_PEER_GONE, UKSHM_PEER_MISBEHAVED,
+// UKSHM_VERSION, UKSHM_INVALID_ARGUMENT, UKSHM_SYSCALL.
+ukshm_channel *ukshm_connect(const char *name, const ukshm_connect_options *options,
+                             ukshm_error *error);
+
+// Ends the channel and frees it, whatever the result. Waits up to `timeout_ms` until the peer has
+// received and released everything; messages received here become invalid, open loans vanish.
+// 0, UKSHM_TIMEOUT (not everything was read in time), or UKSHM_PEER_GONE, UKSHM_PEER_MISBEHAVED.
+// NULL is ignored.
+int ukshm_close(ukshm_channel *channel, int timeout_ms, ukshm_error *error);
+
+// ---- Sending ------------------------------------------------------------------------------------
+
+// An unsent message: write into `bytes`, set what you like, then ukshm_send_loan or ukshm_discard.
+typedef struct ukshm_open_loan {
+  uint8_t *bytes;   // the memory in place; what it holds is undefined
+  size_t length;    // as asked for; may be lowered before sending
+  uint32_t id;      // 0; any number by which requests and replies are matched
+  uint32_t type;    // 0; 0 to 16383
+  ukshm_channel *channel;                 // the rest is private
+  uint32_t room, granule, granules;
+} ukshm_open_loan;
+
+// Lends memory for a message of `length` bytes. Small messages (up to an eighth of the ring, 8192
+// at most, or 65520 without an arena) are sent in the order of their loans: one such loan may be
+// open at a time, and nothing else be sent meanwhile. Larger ones lie in the arena, and any number
+// of loans may be open. Blocks up to `timeout_ms` for space. 0, UKSHM_TIMEOUT (full),
+// UKSHM_MESSAGE_TOO_LONG, UKSHM_LOAN_OPEN, UKSHM_PEER_CLOSED, UKSHM_PEER_GONE,
+// UKSHM_PEER_MISBEHAVED.
+int ukshm_loan(ukshm_channel *channel, size_t length, ukshm_open_loan *loan, int timeout_ms,
+               ukshm_error *error);
+
+// As ukshm_loan with a timeout of 0: does not block.
+int ukshm_try_loan(ukshm_channel *channel, size_t length, ukshm_open_loan *loan,
+                   ukshm_error *error);
+
+// Sends the loan; with `publish` false the peer sees it at the next ukshm_publish, or at the latest
+// when this side waits or finds no space. Never blocks. 0, UKSHM_LOAN_USED, UKSHM_LOAN_OPEN (a
+// small loan was opened before: send or discard it first), UKSHM_INVALID_ARGUMENT (type, or length
+// more than lent), UKSHM_PEER_CLOSED, UKSHM_PEER_GONE, UKSHM_PEER_MISBEHAVED (the loan is gone).
+int ukshm_send_loan(ukshm_open_loan *loan, bool publish, ukshm_error *error);
+
+// Gives the loan's memory back unsent. Once or more often; never blocks.
+void ukshm_discard(ukshm_open_loan *loan);
+
+// Copies `length` bytes into a message and sends it. Blocks up to `timeout_ms` for space.
+// `type`: 0 to 16383; `id`: any. As ukshm_loan.
+int ukshm_send(ukshm_channel *channel, const void *bytes, size_t length, uint32_t type, uint32_t id,
+               int timeout_ms, ukshm_error *error);
+
+// Likewise, but never blocks, and leaves the publishing to ukshm_publish where `publish` is false:
+// many small messages are faster in batches. UKSHM_TIMEOUT: full; then all before is published.
+int ukshm_try_send(ukshm_channel *channel, const void *bytes, size_t length, uint32_t type,
+                   uint32_t id, bool publish, ukshm_error *error);
+
+// Lets the peer see what was sent, and wakes it if it sleeps. Never blocks.
+void ukshm_publish(ukshm_channel *channel);
+
+// ---- Receiving ----------------------------------------------------------------------------------
+
+// A received message. Release it through this struct, not through a copy of it.
+typedef struct ukshm_message {
+  const uint8_t *bytes;   // in place in the sender's memory; read-only: a write ends the process
+  size_t length;
+  uint32_t id;
+  uint32_t type;
+  bool request;           // the sender waits for ukshm_reply; released without, it is told so
+  ukshm_channel *channel;                 // the rest is private; NULL: released
+  struct ukshm__region *region;
+  struct ukshm__aside *copy;
+  uint64_t serial;
+  uint32_t lease, generation, offset, kind;
+} ukshm_message;
+
+// The next message. Hold as many as you like, but small ones hold up the sender's ring. Blocks up
+// to `timeout_ms`. 0 with a message, which must be released (or forwarded); UKSHM_TIMEOUT;
+// UKSHM_PEER_CLOSED: the end; UKSHM_PEER_GONE, UKSHM_PEER_MISBEHAVED; UKSHM_NO_MEMORY.
+int ukshm_receive(ukshm_channel *channel, ukshm_message *message, int timeout_ms,
+                  ukshm_error *error);
+
+// Gives the memory back to the sender; in any order, once or more often. Never blocks.
+void ukshm_release(ukshm_message *message);
+
+// Hands a received message on to another channel and gives up our hold. Large ones are not copied:
+// the target maps the sender's memory (once; that takes a round trip) and its release comes back
+// to the sender through us, whenever this program is inside a ukshm call on either channel. Blocks
+// up to `timeout_ms`. 0, or the message is still held: UKSHM_TIMEOUT, UKSHM_CANNOT_FORWARD (the
+// sender has no listener, or does not admit the target, or the message was forwarded to us, or is a
+// request: send a copy), UKSHM_LIMIT (64 channels joined), UKSHM_MESSAGE_RELEASED, and as ukshm_loan.
+int ukshm_forward(ukshm_message *message, ukshm_channel *to, int timeout_ms, ukshm_error *error);
+
+// ---- Requests -----------------------------------------------------------------------------------
+//
+// Either side may ask; each request has one answer, in any order. Messages that come while one waits
+// for an answer are kept for ukshm_receive.
+
+// Asks, and waits for the answer. `type`: 0 to 16383. Blocks up to `timeout_ms` for space and as
+// long again for the answer; given up, the answer is dropped when it comes. 0 with a reply, which
+// must be released; UKSHM_REMOTE; UKSHM_TIMEOUT, UKSHM_LIMIT (65536 requests under way), and as
+// ukshm_loan and ukshm_receive.
+int ukshm_request(ukshm_channel *channel, const void *bytes, size_t length, uint32_t type,
+                  ukshm_message *reply, int timeout_ms, ukshm_error *error);
+
+// The two halves of it, for several requests under way: `*id` is the request's number. The second
+// may be called again after UKSHM_TIMEOUT, and after UKSHM_LIMIT: other messages that came before
+// the answer fill 1 MiB; receive them first. UKSHM_INVALID_ARGUMENT: no such request waits.
+int ukshm_ask(ukshm_channel *channel, const void *bytes, size_t length, uint32_t type, uint32_t *id,
+              int timeout_ms, ukshm_error *error);
+int ukshm_await(ukshm_channel *channel, uint32_t id, ukshm_message *reply, int timeout_ms,
+                ukshm_error *error);
+
+// As ukshm_ask, with a message written in place; never blocks. As ukshm_send_loan; UKSHM_LIMIT.
+int ukshm_ask_loan(ukshm_open_loan *loan, uint32_t *id, ukshm_error *error);
+
+// Waits for the answer to `id` no more; it is dropped when it comes. Never blocks.
+void ukshm_give_up(ukshm_channel *channel, uint32_t id);
+
+// Answers a request with a copy of `bytes`, or with a loan of the same channel (never blocks), and
+// releases it. 0, or it is still to be answered: UKSHM_NOT_A_REQUEST, UKSHM_MESSAGE_RELEASED, and as
+// ukshm_send and ukshm_send_loan.
+int ukshm_reply(ukshm_message *request, const void *bytes, size_t length, uint32_t type,
+                int timeout_ms, ukshm_error *error);
+int ukshm_reply_loan(ukshm_message *request, ukshm_open_loan *loan, ukshm_error *error);
+
+// Answers a request with a failure (its name and code without newlines; code may be ""), and
+// releases it. Never blocks: without space it is sent in a later call.
+void ukshm_refuse(ukshm_message *request, const char *name, const char *code, const char *text);
+
+// ---- For programs with their own poll loop, and numbers -----------------------------------------
+
+// A descriptor to poll for POLLIN beside your own, until the channel is closed. Not to be closed.
+int ukshm_fd(const ukshm_channel *channel);
+
+#define UKSHM_MESSAGES 1u   // something to receive
+#define UKSHM_SPACE 2u      // memory for a message, after UKSHM_TIMEOUT of a try
+
+// To be called last before polling ukshm_fd: asks the peer to ring. Returns 1: do not sleep, try
+// again; 0: sleep until ukshm_fd is readable, then make the call that you wait for, with a timeout
+// of 0, until it answers UKSHM_TIMEOUT. Whoever forwards, prepares and polls both channels.
+int ukshm_prepare(ukshm_channel *channel, unsigned what);
+
+// Does what waits to be done: the peer's requests, releases of what was forwarded. Never blocks.
+// Returns 1 if ukshm_receive would not wait: for a message, or for the news that the channel ended.
+int ukshm_poll(ukshm_channel *channel);
+
+typedef struct ukshm_channel_stats {
+  uint64_t sent_messages, sent_bytes, received_messages, received_bytes;
+  uint64_t rings_sent, sleeps;           // doorbells; waits that slept
+  uint32_t ring_bytes_used;              // of our ring, not yet released by the peer
+  uint32_t chunks_lent;                  // large messages that the peer holds
+  uint64_t arena_bytes_used;             // of our arena: lent, or open loans
+  uint32_t held_inline, held_chunks;     // received and not released
+  uint64_t shared_bytes;                 // of both outboxes
+  uint32_t message_bytes_max;            // the longest message that can be sent
+  uint32_t peer_uid;
+  int32_t peer_pid;
+} ukshm_channel_stats;
+
+// The channel's numbers. Never blocks.
+void ukshm_stats(const ukshm_channel *channel, ukshm_channel_stats *stats);
+
+#ifdef __cplusplus
+}
+#endif
+#endif  // UKSHM_H
+
+// =================================================================================================
+#if defined(UKSHM_IMPLEMENTATION) && !defined(UKSHM_IMPLEMENTED)
+#define UKSHM_IMPLEMENTED
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the memory format is little-endian"
+#endif
+// Linux's numbers that older C libraries lack.
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
+
+// ---- Layout (docs/FORMAT.md) --------------------------------------------------------------------
+//
+// An outbox: one writer, its owner; mapped read-only by the other side. Written words lie 128 bytes
+// apart, because processors fetch cache lines in pairs.
+//
+//     0       128   256   384           512             640           768      4096
+//     | config| tail| head| release tail| asleep for    | asleep for  | state  | record ring
+//                                         records         space
+//     | release ring: 4096 slots of 8 bytes | to a multiple of 65536 | arena of chunks
+enum {
+  UKSHM__TAIL = 128,
+  UKSHM__HEAD = 256,
+  UKSHM__RELEASE_TAIL = 384,
+  UKSHM__ASLEEP_RECORDS = 512,
+  UKSHM__ASLEEP_SPACE = 640,
+  UKSHM__STATE = 768,
+  UKSHM__RING = 4096,
+  UKSHM__SLOTS = 4096,       // release slots, and so leases at a time
+  UKSHM__HEADER = 8,         // of a record: u16 length, u16 type, u32 id
+  UKSHM__DESCRIPTOR = 24,    // body: u32 offset, length, lease, generation, region, type
+  UKSHM__TYPE_MAX = 0x3fff,  // of a program; on top of it the kind of a record:
+  UKSHM__REQUEST = 0x4000,
+  UKSHM__REPLY = 0x8000,
+  UKSHM__FAILURE = 0xc000,   // always with type 0
+  UKSHM__TYPE_DESCRIPTOR = 0xfffe,
+  UKSHM__TYPE_PADDING = 0xffff,
+  UKSHM__GRANULE = 4096,     // arena memory is given out in these
+  UKSHM__FLIGHT = 2 << 20,   // bytes of chunks at a time: more would only leave the cache
+  UKSHM__RESERVE = 64,       // ring bytes kept for the descriptor of an open loan, padding included
+  UKSHM__REGIONS = 64,       // foreign outboxes that a peer may have us map
+  UKSHM__GROUP = 64,         // channels joined by forwarding
+  UKSHM__MEETINGS = 64,      // meetings under way at a listener …
+  UKSHM__MEETINGS_EACH = 16, // … with one process; and threads that check foreign descriptors: 64
+  UKSHM__ADDRESS = 110,      // bytes of struct sockaddr_un at most
+  UKSHM__UIDS = 16,
+  UKSHM__REQUESTS = 65536,   // under way at a time
+  UKSHM__FAILURE_BYTES = 4096,
+  UKSHM__ASIDE_MAX = 1 << 20 // bytes of small messages that are copied out of their order
+};
+#define UKSHM__MAX_BYTES (UINT32_C(1) << 30)
+#define UKSHM__AS_YOU_LIKE UINT32_C(0xffffffff)
+#define UKSHM__NEVER INT64_MAX
+#define UKSHM__SIZE_SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
+#define UKSHM__SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)
+
+typedef struct ukshm__sizes {
+  uint32_t ring, arena, release_offset, arena_offset, total;
+} ukshm__sizes;
+
+// Computes the layout; false where the sizes are impossible.
+static bool ukshm__layout(ukshm__sizes *sizes, uint32_t ring, uint32_t arena) {
+  if (ring < 4096 || ring > UKSHM__MAX_BYTES || (ring & (ring - 1)) != 0) return false;
+  if (arena > UKSHM__MAX_BYTES || (arena & 0xffff) != 0) return false;
+  sizes->ring = ring;
+  sizes->arena = arena;
+  sizes->release_offset = UKSHM__RING + ring;
+  sizes->arena_offset = (sizes->release_offset + UKSHM__SLOTS * 8 + 0xffff) & ~UINT32_C(0xffff);
+  sizes->total = sizes->arena_offset + arena;
+  return true;
+}
+
+static uint32_t ukshm__inline_max(const ukshm__sizes *sizes) {
+  uint32_t most = sizes->arena == 0 ? 65520 : 8192;
+  return sizes->ring / 8 < most ? sizes->ring / 8 : most;
+}
+
+static uint32_t ukshm__record_bytes(uint32_t length) {
+  return UKSHM__HEADER + ((length + 7) & ~UINT32_C(7));
+}
+
+// ACQUIRE a word of the peer's outbox; pairs with ukshm__put there: what came before it is visible.
+static inline uint32_t ukshm__get(const uint8_t *outbox, uint32_t offset) {
+  return __atomic_load_n((const uint32_t *)(const void *)(outbox + offset), __ATOMIC_ACQUIRE);
+}
+
+// Once: the compiler must not read the peer's memory again where it uses the copy.
+static inline uint32_t ukshm__once(const uint8_t *at) {
+  return __atomic_load_n((const uint32_t *)(const void *)at, __ATOMIC_RELAXED);
+}
+
+// RELEASE a word of our own outbox.
+static inline void ukshm__put(uint8_t *outbox, uint32_t offset, uint32_t value) {
+  __atomic_store_n((uint32_t *)(void *)(outbox + offset), value, __ATOMIC_RELEASE);
+}
+
+static inline void ukshm__set32(uint8_t *at, uint32_t value) { memcpy(at, &value, 4); }
+static inline uint32_t ukshm__get32(const uint8_t *at) {
+  uint32_t value;
+  memcpy(&value, at, 4);
+  return value;
+}
+
+// ---- Errors and time ----------------------------------------------------------------------------
+
+static const char *ukshm__code(int result) {
+  static const char *const codes[] = {
+      "OK", "ERR_UKSHM_TIMEOUT", "ERR_UKSHM_PEER_CLOSED", "ERR_UKSHM_PEER_GONE",
+      "ERR_UKSHM_PEER_MISBEHAVED", "ERR_UKSHM_ACCESS_DENIED", "ERR_UKSHM_CANNOT_FORWARD",
+      "ERR_UKSHM_INVALID_ARGUMENT", "ERR_UKSHM_LIMIT", "ERR_UKSHM_LOAN_OPEN", "ERR_UKSHM_LOAN_USED",
+      "ERR_UKSHM_MESSAGE_RELEASED", "ERR_UKSHM_MESSAGE_TOO_LONG", "ERR_UKSHM_NAME_IN_USE",
+      "ERR_UKSHM_NO_LISTENER", "ERR_UKSHM_NO_MEMORY", "ERR_UKSHM_SYSCALL", "ERR_UKSHM_VERSION",
+      "ERR_UKSHM_WRONG_OWNER", "ERR_UKSHM_NOT_A_REQUEST", "ERR_UKSHM_REMOTE"};
+  return codes[-result];
+}
+
+// Fills `error` and returns `result`.
+__attribute__((format(printf, 3, 4))) static int ukshm__fail(ukshm_error *error, int result,
+                                                             const char *format, ...) {
+  if (error == NULL) return result;
+  error->result = result;
+  error->system_errno = 0;
+  error->code = ukshm__code(result);
+  va_list list;
+  va_start(list, format);
+  vsnprintf(error->message, sizeof error->message, format, list);
+  va_end(list);
+  return result;
+}
+
+static int ukshm__fail_call(ukshm_error *error, const char *call) {
+  int number = errno;
+  int result = number == ENOMEM || number == ENOSPC ? UKSHM_NO_MEMORY : UKSHM_SYSCALL;
+  ukshm__fail(error, result, "%s failed with errno %d", call, number);
+  if (error != NULL) error->system_errno = number;
+  return result;
+}
+
+// "Full" and "nothing yet" are no failures: they must be cheap.
+static int ukshm__timeout(ukshm_error *error) {
+  if (error == NULL) return UKSHM_TIMEOUT;
+  error->result = UKSHM_TIMEOUT;
+  error->system_errno = 0;
+  error->code = ukshm__code(UKSHM_TIMEOUT);
+  memcpy(error->message, "not in the time given", sizeof "not in the time given");
+  return UKSHM_TIMEOUT;
+}
+
+static int64_t ukshm__nanos(clockid_t clock) {
+  struct timespec time;
+  clock_gettime(clock, &time);
+  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static int64_t ukshm__now_ms(void) { return ukshm__nanos(CLOCK_MONOTONIC) / 1000000; }
+
+static int64_t ukshm__deadline(int timeout_ms) {
+  return timeout_ms < 0 ? UKSHM__NEVER : ukshm__now_ms() + timeout_ms;
+}
+
+// For poll(2): rounded up, so that nobody spins through the last millisecond.
+static int ukshm__left_ms(int64_t deadline) {
+  if (deadline == UKSHM__NEVER) return -1;
+  int64_t left = deadline - ukshm__now_ms();
+  return left <= 0 ? 0 : left > 1000000000 ? 1000000000 : (int)left;
+}
+
+// Whether one of `events` happened before the deadline.
+static bool ukshm__ready(int fd, short events, int64_t deadline) {
+  struct pollfd entry = {.fd = fd, .events = events};
+  for (;;) {
+    int count = poll(&entry, 1, ukshm__left_ms(deadline));
+    if (count > 0) return true;
+    if (count < 0 && errno != EINTR) return false;
+    if (ukshm__now_ms() >= deadline) return false;
+  }
+}
+
+// ---- The meeting's greetings and the frames, as bytes; no socket here ---------------------------
+
+enum { UKSHM__HELLO_BYTES = 256, UKSHM__WELCOME_BYTES = 64, UKSHM__ACK_BYTES = 16 };
+#define UKSHM__HELLO_MAGIC UINT32_C(0x49484b55)
+#define UKSHM__WELCOME_MAGIC UINT32_C(0x45574b55)
+#define UKSHM__ACK_MAGIC UINT32_C(0x4b4f4b55)
+enum { UKSHM__CHANNEL = 0, UKSHM__IMPORT = 1, UKSHM__INFO = 2 };
+enum { UKSHM__CANNOT_FENCE = 1, UKSHM__HUGE_PAGES = 2 };
+enum {
+  UKSHM__NO_VERSION = 1, UKSHM__NO_ACCESS, UKSHM__NO_LIMIT, UKSHM__NO_ROOM, UKSHM__NO_TOKEN,
+  UKSHM__MALFORMED
+};
+
+typedef struct ukshm__hello {
+  uint32_t kind, flags, send_ring, send_arena, receive_ring, receive_arena;
+  uint8_t token[8];
+  uint32_t address_length;
+  uint8_t address[UKSHM__ADDRESS];
+} ukshm__hello;
+
+typedef struct ukshm__welcome {
+  uint32_t status, flags, ring, arena, back_ring, back_arena;
+  uint8_t token[8];
+} ukshm__welcome;
+
+static void ukshm__encode_hello(const ukshm__hello *hello, uint8_t *bytes) {
+  memset(bytes, 0, UKSHM__HELLO_BYTES);
+  const uint32_t words[] = {UKSHM__HELLO_MAGIC, 1, hello->kind, hello->flags, hello->send_ring,
+                            hello->send_arena, hello->receive_ring, hello->receive_arena};
+  memcpy(bytes, words, sizeof words);
+  memcpy(bytes + 32, hello->token, 8);
+  ukshm__set32(bytes + 40, hello->address_length);
+  memcpy(bytes + 44, hello->address, hello->address_length);
+}
+
+// Returns 0 or the status with which it is refused.
+static uint32_t ukshm__decode_hello(const uint8_t *bytes, ukshm__hello *hello) {
+  uint32_t words[8];
+  memcpy(words, bytes, sizeof words);
+  if (words[0] != UKSHM__HELLO_MAGIC) return UKSHM__MALFORMED;
+  if (words[1] != 1) return UKSHM__NO_VERSION;
+  *hello = (ukshm__hello){words[2], words[3], words[4], words[5], words[6], words[7], {0}, 0, {0}};
+  hello->address_length = ukshm__get32(bytes + 40);
+  if (hello->kind > UKSHM__INFO || hello->address_length > UKSHM__ADDRESS) return UKSHM__MALFORMED;
+  memcpy(hello->token, bytes + 32, 8);
+  memcpy(hello->address, bytes + 44, hello->address_length);
+  return 0;
+}
+
+static void ukshm__encode_welcome(const ukshm__welcome *welcome, uint8_t *bytes) {
+  memset(bytes, 0, UKSHM__WELCOME_BYTES);
+  const uint32_t words[] = {UKSHM__WELCOME_MAGIC, 1, welcome->status, welcome->flags, welcome->ring,
+                            welcome->arena, welcome->back_ring, welcome->back_arena};
+  memcpy(bytes, words, sizeof words);
+  memcpy(bytes + 32, welcome->token, 8);
+}
+
+static int ukshm__refused(uint32_t status, ukshm_error *error) {
+  switch (status) {
+    case UKSHM__NO_VERSION:
+      return ukshm__fail(error, UKSHM_VERSION,
+                         "the listener speaks another version: use the same ukshm on both sides");
+    case UKSHM__NO_ACCESS:
+      return ukshm__fail(error, UKSHM_ACCESS_DENIED,
+                         "the listener does not admit this process: name its user in the listener");
+    case UKSHM__NO_LIMIT:
+      return ukshm__fail(error, UKSHM_LIMIT, "the listener has reached a limit (channels, a "
+                         "user's memory, arena size): ask for less, close channels, or raise it");
+    case UKSHM__NO_ROOM:
+      return ukshm__fail(error, UKSHM_NO_MEMORY, "the listener found no memory for the channel");
+    case UKSHM__NO_TOKEN:
+      return ukshm__fail(error, UKSHM_CANNOT_FORWARD, "the listener has no such outbox now");
+    default:
+      return ukshm__fail(error, UKSHM_PEER_MISBEHAVED,
+                         "the listener did not understand our greeting");
+  }
+}
+
+static int ukshm__decode_welcome(const uint8_t *bytes, ukshm__welcome *welcome,
+                                 ukshm_error *error) {
+  uint32_t words[8];
+  memcpy(words, bytes, sizeof words);
+  if (words[0] != UKSHM__WELCOME_MAGIC) {
+    return ukshm__fail(error, UKSHM_PEER_MISBEHAVED, "what listens there is no ukshm");
+  }
+  if (words[1] != 1) return ukshm__refused(UKSHM__NO_VERSION, error);
+  if (words[2] != 0) return ukshm__refused(words[2], error);
+  *welcome = (ukshm__welcome){0, words[3], words[4], words[5], words[6], words[7], {0}};
+  memcpy(welcome->token, bytes + 32, 8);
+  return 0;
+}
+
+// Both outboxes of a channel: what a WELCOME names must be possible.
+static int ukshm__check_sizes(const ukshm__welcome *welcome, bool both, ukshm__sizes *theirs,
+                              ukshm__sizes *ours, ukshm_error *error) {
+  if (ukshm__layout(theirs, welcome->ring, welcome->arena) &&
+      (!both || ukshm__layout(ours, welcome->back_ring, welcome->back_arena))) {
+    return 0;
+  }
+  return ukshm__fail(error, UKSHM_PEER_MISBEHAVED, "the listener names impossible sizes");
+}
+
+static void ukshm__encode_ack(uint8_t *bytes) {
+  memset(bytes, 0, UKSHM__ACK_BYTES);
+  ukshm__set32(bytes, UKSHM__ACK_MAGIC);
+  ukshm__set32(bytes + 4, 1);
+}
+
+static bool ukshm__is_ack(const uint8_t *bytes) {
+  return ukshm__get32(bytes) == UKSHM__ACK_MAGIC && ukshm__get32(bytes + 4) == 1;
+}
+
+// Frames, by their first byte:
+//
+//     IMPORT    u8 2, u32 region, 8 bytes token, u32 uid, u32 length, sockaddr_un, to 132 bytes
+//     IMPORTED  u8 3, u32 region, u32 1 or 0
+//     DROP      u8 4, u32 region
+enum { UKSHM__F_RING = 1, UKSHM__F_IMPORT, UKSHM__F_IMPORTED, UKSHM__F_DROP };
+enum { UKSHM__FRAME_BYTES = 132 };
+
+typedef struct ukshm__frames {
+  uint8_t frame[UKSHM__FRAME_BYTES];
+  size_t have;
+} ukshm__frames;
+
+// Moves bytes of a stream on until `frames->frame` is a whole one. 1: it is; 0: the bytes are used
+// up; -1: this is no frame.
+static int ukshm__next_frame(ukshm__frames *frames, const uint8_t **bytes, size_t *count) {
+  static const uint8_t lengths[] = {0, 1, UKSHM__FRAME_BYTES, 9, 5};
+  if (*count == 0) return 0;
+  uint8_t type = frames->have > 0 ? frames->frame[0] : **bytes;
+  if (type == 0 || type > UKSHM__F_DROP) return -1;
+  size_t length = lengths[type];
+  size_t more = length - frames->have < *count ? length - frames->have : *count;
+  memcpy(frames->frame + frames->have, *bytes, more);
+  frames->have += more;
+  *bytes += more;
+  *count -= more;
+  if (frames->have < length) return 0;
+  frames->have = 0;
+  if (type != UKSHM__F_IMPORT) return 1;
+  uint32_t address = ukshm__get32(frames->frame + 17);
+  bool good = ukshm__get32(frames->frame + 1) != 0 && address >= 3 && address <= UKSHM__ADDRESS;
+  return good ? 1 : -1;
+}
+
+// ---- One end of a channel: both outboxes and the private books; no system calls here ------------
+//
+// What the peer wrote is input: each word is read once, checked against the private books, then
+// used. Nothing of our own outbox is ever read back. A lie sets `broken`; the end is then dead.
+//
+// A lease: free → out (sent) → free (released by the peer, or all at once when the channel ends).
+// Prohibited: a release of a free lease, or one of another generation.
+
+typedef struct ukshm__export ukshm__export;
+
+typedef struct ukshm__lease {
+  uint32_t generation;
+  uint32_t granule, granules;                 // our chunk; granules 0: a forwarded message …
+  ukshm__export *export;                      // … and then how, and what we hold of its sender
+  uint32_t source_lease, source_generation;
+  bool out;
+} ukshm__lease;
+
+typedef struct ukshm__extent {
+  uint32_t first, count;   // granules
+} ukshm__extent;
+
+// A foreign outbox that the peer had us map, to forward from.
+typedef struct ukshm__region {
+  uint32_t number, total, held;
+  const uint8_t *base;
+  size_t mapped;
+  bool dropped;
+  struct ukshm__meet *meet;   // while it is being mapped
+} ukshm__region;
+
+// A message that came while something else was waited for. A small one is copied, and does not hold
+// up the ring: what is waited for comes behind it.
+typedef struct ukshm__aside {
+  struct ukshm__aside *next;
+  ukshm_message message;
+  uint8_t bytes[];
+} ukshm__aside;
+
+// A request of ours: free → asked → answered → free, or asked → given up → free (when the answer
+// has come). Prohibited: an answer to one that is free or answered. Its number in the table is the
+// lower half of its id, how often that was used before the upper half.
+typedef struct ukshm__slot {
+  uint32_t id, next_free;
+  enum { UKSHM__FREE, UKSHM__WAITING, UKSHM__GIVEN_UP, UKSHM__ANSWERED } state;
+  ukshm__aside *answer;
+} ukshm__slot;
+
+typedef struct ukshm__end {
+  uint8_t *own;
+  const uint8_t *peer;
+  ukshm__sizes out, in;
+  const char *broken;            // what the peer did
+  bool published_news, released_news;   // since the peer's sleep words were looked at
+  // Sending. An open inline loan lies at the tail and takes `inline_open` bytes.
+  uint32_t tail, published, head_seen, release_seen, inline_open, chunks_open;
+  uint32_t leases_out, leases_fresh, leases_spare, forwards_out;
+  ukshm__lease *leases;
+  uint16_t *spare;               // leases that came back: last in, first out
+  ukshm__extent *extents;        // free granules of our arena, sorted, never adjacent
+  uint32_t extent_count, chunks, granules_used;
+  // Receiving. `ends` queues the inline messages that are held, by where they end in the ring;
+  // bit 0: released. The head stands before the first that is not.
+  uint32_t position, tail_seen, head, head_published;
+  uint32_t release_tail, leases_held, inline_held;
+  bool frozen;                   // what the peer publishes now does not count
+  uint32_t *ends;
+  uint32_t ends_capacity, ends_count;
+  uint64_t ends_first;           // serial number of the first
+  ukshm__region *regions[UKSHM__REGIONS];
+  uint32_t region_count;
+  ukshm__slot *slots;
+  uint32_t slot_count, slot_free;   // slot_free: the first of the free ones; slot_count: none
+} ukshm__end;
+
+static void ukshm__end_free(ukshm__end *end) {
+  free(end->leases);
+  free(end->spare);
+  free(end->extents);
+  free(end->ends);
+  for (uint32_t i = 0; i < end->slot_count; i++) free(end->slots[i].answer);
+  free(end->slots);
+}
+
+// Needs own, peer, out, in; the rest is zero. False: no memory.
+static bool ukshm__end_start(ukshm__end *end) {
+  end->leases = calloc(UKSHM__SLOTS, sizeof *end->leases);
+  end->spare = calloc(UKSHM__SLOTS, sizeof *end->spare);
+  // Each chunk splits an extent at most: leases and open loans together are never more than slots.
+  end->extents = calloc(UKSHM__SLOTS + 2, sizeof *end->extents);
+  if (end->leases == NULL || end->spare == NULL || end->extents == NULL) return false;
+  end->extents[0] = (ukshm__extent){0, end->out.arena / UKSHM__GRANULE};
+  end->extent_count = end->out.arena == 0 ? 0 : 1;
+  const uint32_t config[] = {0x48534b55, 1, end->out.ring, end->out.release_offset, UKSHM__SLOTS,
+                             end->out.arena_offset, end->out.arena};
+  memcpy(end->own, config, sizeof config);
+  return true;
+}
+
+static int ukshm__lie(ukshm__end *end, const char *what) {
+  if (end->broken == NULL) end->broken = what;
+  return -1;
+}
+
+// First fit: the same low addresses again and again stay in the cache. False: none so long is free.
+static bool ukshm__arena_take(ukshm__end *end, uint32_t granules, uint32_t *first) {
+  for (uint32_t i = 0; i < end->extent_count; i++) {
+    ukshm__extent *extent = &end->extents[i];
+    if (extent->count < granules) continue;
+    *first = extent->first;
+    extent->first += granules;
+    extent->count -= granules;
+    if (extent->count == 0) {
+      end->extent_count--;
+      memmove(extent, extent + 1, (end->extent_count - i) * sizeof *extent);
+    }
+    end->chunks++;
+    // The listener's thread reads this for its information.
+    __atomic_store_n(&end->granules_used, end->granules_used + granules, __ATOMIC_RELAXED);
+    return true;
+  }
+  return false;
+}
+
+static void ukshm__arena_give(ukshm__end *end, uint32_t first, uint32_t granules) {
+  uint32_t low = 0, high = end->extent_count;
+  while (low < high) {
+    uint32_t middle = (low + high) / 2;
+    if (end->extents[middle].first < first) low = middle + 1;
+    else high = middle;
+  }
+  ukshm__extent *next = &end->extents[low];
+  bool joins_next = low < end->extent_count && first + granules == next->first;
+  bool joins_last = low > 0 && next[-1].first + next[-1].count == first;
+  if (joins_last) {
+    next[-1].count += granules + (joins_next ? next->count : 0);
+    if (joins_next) memmove(next, next + 1, (--end->extent_count - low) * sizeof *next);
+  } else if (joins_next) {
+    *next = (ukshm__extent){first, next->count + granules};
+  } else {
+    memmove(next + 1, next, (end->extent_count++ - low) * sizeof *next);
+    *next = (ukshm__extent){first, granules};
+  }
+  end->chunks--;
+  __atomic_store_n(&end->granules_used, end->granules_used - granules, __ATOMIC_RELAXED);
+}
+
+// Gives a chunk back to the peer that lent it.
+static void ukshm__give_back(ukshm__end *end, uint32_t lease, uint32_t generation) {
+  uint8_t *slot = end->own + end->out.release_offset + (end->release_tail % UKSHM__SLOTS) * 8;
+  ukshm__set32(slot, lease);
+  ukshm__set32(slot + 4, generation);
+  end->leases_held--;
+  // RELEASE: our reads of the chunk and the slot come before it.
+  ukshm__put(end->own, UKSHM__RELEASE_TAIL, ++end->release_tail);
+  end->released_news = true;
+}
+
+// A region of somebody else's that the peer maps at our wish, to be forwarded from.
+struct ukshm__export {
+  ukshm__export *next;
+  ukshm__end *source;   // through which its messages reach us; NULL: that channel was closed
+  uint32_t number, lent;
+  enum { UKSHM__ASKED, UKSHM__MAPPED, UKSHM__REFUSED } state;
+};
+
+static void ukshm__come_back(ukshm__end *end, uint32_t number) {
+  ukshm__lease *lease = &end->leases[number];
+  lease->out = false;
+  lease->generation++;
+  end->spare[end->leases_spare++] = (uint16_t)number;
+  end->leases_out--;
+  if (lease->export == NULL) {
+    ukshm__arena_give(end, lease->granule, lease->granules);
+    return;
+  }
+  end->forwards_out--;
+  lease->export->lent--;
+  ukshm__end *source = lease->export->source;
+  if (source != NULL) ukshm__give_back(source, lease->source_lease, lease->source_generation);
+  lease->export = NULL;
+}
+
+// The peer is gone: what was forwarded to it is its senders' again.
+static void ukshm__revoke_forwards(ukshm__end *end) {
+  for (uint32_t i = 0; i < end->leases_fresh && end->forwards_out > 0; i++) {
+    if (end->leases[i].out && end->leases[i].export != NULL) ukshm__come_back(end, i);
+  }
+}
+
+// Takes back what the peer released. -1: it lied.
+static int ukshm__collect(ukshm__end *end) {
+  if (end->broken != NULL) return -1;
+  // ACQUIRE head: the peer's reads of what lies before it are over.
+  uint32_t head = ukshm__get(end->peer, UKSHM__HEAD);
+  if ((head & 7) != 0 || head - end->head_seen > end->published - end->head_seen) {
+    return ukshm__lie(end, "its head is not between the last one and our tail");
+  }
+  end->head_seen = head;
+  // ACQUIRE release tail: likewise for chunks, and the slots are written.
+  uint32_t tail = ukshm__get(end->peer, UKSHM__RELEASE_TAIL);
+  if (tail - end->release_seen > end->leases_out) {
+    return ukshm__lie(end, "it released more chunks than it was lent");
+  }
+  for (; end->release_seen != tail; end->release_seen++) {
+    const uint8_t *slot =
+        end->peer + end->in.release_offset + (end->release_seen % UKSHM__SLOTS) * 8;
+    uint32_t lease = ukshm__once(slot), generation = ukshm__once(slot + 4);
+    if (lease >= UKSHM__SLOTS || !end->leases[lease].out ||
+        end->leases[lease].generation != generation) {
+      return ukshm__lie(end, "it released a chunk that it was not lent");
+    }
+    ukshm__come_back(end, lease);
+  }
+  return 0;
+}
+
+static uint32_t ukshm__ring_free(const ukshm__end *end) {
+  return end->out.ring - (end->tail - end->head_seen) - end->inline_open;
+}
+
+// Space for a record at the tail, behind padding where it does not fit before the ring's end; NULL:
+// full. `reserve`: what must stay free for open loans of chunks. Padding stays even if the record
+// does not fit then: published, it lets the reader free the ring's end.
+static uint8_t *ukshm__place(ukshm__end *end, uint32_t length, uint32_t reserve) {
+  uint32_t need = ukshm__record_bytes(length);
+  uint32_t at = end->tail & (end->out.ring - 1);
+  uint32_t rest = end->out.ring - at;
+  if (need > rest) {
+    if (ukshm__ring_free(end) < reserve + rest) return NULL;
+    ukshm__set32(end->own + UKSHM__RING + at, ((uint32_t)UKSHM__TYPE_PADDING << 16) | (rest / 8));
+    end->tail += rest;
+    at = 0;
+  }
+  if (ukshm__ring_free(end) < reserve + need) return NULL;
+  return end->own + UKSHM__RING + at;
+}
+
+static void ukshm__commit(ukshm__end *end, uint32_t length, uint32_t type, uint32_t id) {
+  uint8_t *record = end->own + UKSHM__RING + (end->tail & (end->out.ring - 1));
+  ukshm__set32(record, length | (type << 16));
+  ukshm__set32(record + 4, id);
+  end->tail += ukshm__record_bytes(length);
+}
+
+// Sends a chunk, ours or a forwarded one (`lease` as prepared by the caller). The space is there:
+// open loans reserve it, and forwarding asks before.
+static void ukshm__commit_chunk(ukshm__end *end, uint32_t offset, uint32_t length, uint32_t region,
+                                uint32_t type, uint32_t id, ukshm__lease lease) {
+  uint32_t number =
+      end->leases_spare > 0 ? end->spare[--end->leases_spare] : end->leases_fresh++;
+  lease.generation = end->leases[number].generation;
+  lease.out = true;
+  end->leases[number] = lease;
+  end->leases_out++;
+  const uint32_t body[] = {offset, length, number, lease.generation, region, type};
+  uint8_t *record = ukshm__place(end, UKSHM__DESCRIPTOR, 0);
+  memcpy(record + UKSHM__HEADER, body, sizeof body);
+  ukshm__commit(end, UKSHM__DESCRIPTOR, UKSHM__TYPE_DESCRIPTOR, id);
+}
+
+static bool ukshm__lease_free(const ukshm__end *end) {
+  return end->leases_out + end->chunks_open < UKSHM__SLOTS;
+}
+
+// Lends memory of our outbox. False: full as far as is known without looking at the peer's words.
+static bool ukshm__lend(ukshm__end *end, uint32_t length, ukshm_open_loan *loan) {
+  *loan = (ukshm_open_loan){.length = length, .room = length};
+  if (length <= ukshm__inline_max(&end->out)) {
+    uint8_t *record = ukshm__place(end, length, end->chunks_open * UKSHM__RESERVE);
+    if (record == NULL) return false;
+    end->inline_open = ukshm__record_bytes(length);
+    loan->bytes = record + UKSHM__HEADER;
+    return true;
+  }
+  uint32_t granules = (length + UKSHM__GRANULE - 1) / UKSHM__GRANULE;
+  uint32_t flight = UKSHM__FLIGHT / UKSHM__GRANULE;
+  if (!ukshm__lease_free(end)) return false;
+  if (end->chunks >= 2 && end->granules_used + granules > flight) return false;
+  if (ukshm__ring_free(end) < (end->chunks_open + 1) * UKSHM__RESERVE) return false;
+  if (!ukshm__arena_take(end, granules, &loan->granule)) return false;
+  end->chunks_open++;
+  loan->granules = granules;
+  loan->bytes = end->own + end->out.arena_offset + (size_t)loan->granule * UKSHM__GRANULE;
+  return true;
+}
+
+// An open loan ends, sent or not.
+static void ukshm__end_loan(ukshm__end *end, const ukshm_open_loan *loan, bool sent, uint32_t type,
+                            uint32_t id) {
+  uint32_t length = (uint32_t)loan->length;
+  if (loan->granules == 0) {
+    end->inline_open = 0;
+    if (sent) ukshm__commit(end, length, type, id);
+    return;
+  }
+  end->chunks_open--;
+  if (!sent) {
+    ukshm__arena_give(end, loan->granule, loan->granules);
+    return;
+  }
+  uint32_t offset = end->out.arena_offset + loan->granule * UKSHM__GRANULE;
+  ukshm__lease lease = {.granule = loan->granule, .granules = loan->granules};
+  ukshm__commit_chunk(end, offset, length, 0, type, id, lease);
+}
+
+static void ukshm__publish(ukshm__end *end) {
+  if (end->tail == end->published) return;
+  end->published = end->tail;
+  // RELEASE tail: the records come before it.
+  ukshm__put(end->own, UKSHM__TAIL, end->tail);
+  end->published_news = true;
+}
+
+// Looks at the peer's tail. False: nothing waits, or it lied.
+static bool ukshm__look(ukshm__end *end) {
+  if (end->frozen) return end->position != end->tail_seen;
+  // ACQUIRE tail: the records before it are whole.
+  uint32_t tail = ukshm__get(end->peer, UKSHM__TAIL);
+  uint32_t ahead = tail - end->head_published;
+  if ((tail & 7) != 0 || ahead > end->in.ring || ahead < end->tail_seen - end->head_published) {
+    ukshm__lie(end, "its tail is not between the last one and a ring's length after our head");
+    return false;
+  }
+  end->tail_seen = tail;
+  return end->position != tail;
+}
+
+static void ukshm__publish_head(ukshm__end *end) {
+  if (end->head == end->head_published) return;
+  end->head_published = end->head;
+  // RELEASE head: our reads of what lies before it are over.
+  ukshm__put(end->own, UKSHM__HEAD, end->head);
+  end->released_news = true;
+}
+
+// Not for every record: a sender that waits for space would come after each of them, and the two
+// fight for the cache line. At once when nothing is left to read; see also ukshm_release.
+static void ukshm__move_head(ukshm__end *end, uint32_t head) {
+  end->head = head;
+  if (head - end->head_published >= end->in.ring / 4 || head == end->tail_seen) {
+    ukshm__publish_head(end);
+  }
+}
+
+// The record at the position needs no memory any more: padding, or a descriptor that was read.
+static void ukshm__pass(ukshm__end *end, uint32_t size) {
+  end->position += size;
+  if (end->ends_count == 0) {
+    ukshm__move_head(end, end->position);
+    return;
+  }
+  // It leaves together with the record before it.
+  uint64_t last = end->ends_first + end->ends_count - 1;
+  uint32_t *entry = &end->ends[last & (end->ends_capacity - 1)];
+  *entry = end->position | (*entry & 1);
+}
+
+// Keeps the inline record at the position. False: no memory.
+static bool ukshm__hold(ukshm__end *end, uint32_t size, uint64_t *serial) {
+  if (end->ends_count == end->ends_capacity) {
+    uint32_t capacity = end->ends_capacity == 0 ? 64 : end->ends_capacity * 2;
+    uint32_t *ends = malloc(capacity * sizeof *ends);
+    if (ends == NULL) return false;
+    for (uint64_t i = end->ends_first; i < end->ends_first + end->ends_count; i++) {
+      ends[i & (capacity - 1)] = end->ends[i & (end->ends_capacity - 1)];
+    }
+    free(end->ends);
+    end->ends = ends;
+    end->ends_capacity = capacity;
+  }
+  end->position += size;
+  *serial = end->ends_first + end->ends_count++;
+  end->ends[*serial & (end->ends_capacity - 1)] = end->position;
+  end->inline_held++;
+  return true;
+}
+
+static void ukshm__release_inline(ukshm__end *end, uint64_t serial) {
+  if (serial - end->ends_first >= end->ends_count) return;
+  uint32_t *entry = &end->ends[serial & (end->ends_capacity - 1)];
+  if ((*entry & 1) != 0) return;
+  *entry |= 1;
+  end->inline_held--;
+  uint32_t head = end->head;
+  while (end->ends_count > 0) {
+    uint32_t first = end->ends[end->ends_first & (end->ends_capacity - 1)];
+    if ((first & 1) == 0) break;
+    head = first & ~UINT32_C(1);
+    end->ends_first++;
+    end->ends_count--;
+  }
+  ukshm__move_head(end, head);
+}
+
+static ukshm__region *ukshm__find_region(ukshm__end *end, uint32_t number) {
+  for (uint32_t i = 0; i < end->region_count; i++) {
+    if (end->regions[i]->number == number) return end->regions[i];
+  }
+  return NULL;
+}
+
+// Reads a descriptor's body once and checks it. -1: it lies.
+static int ukshm__describe(ukshm__end *end, const uint8_t *at, ukshm_message *message) {
+  uint32_t body[6];
+  for (size_t i = 0; i < 6; i++) body[i] = ukshm__once(at + i * 4);
+  const uint8_t *base = end->peer;
+  uint32_t start = end->in.arena_offset, total = end->in.total;
+  if (body[4] != 0) {
+    ukshm__region *region = ukshm__find_region(end, body[4]);
+    if (region == NULL || region->base == NULL || region->dropped) {
+      return ukshm__lie(end, "a message lies in a region that is not mapped");
+    }
+    message->region = region;
+    base = region->base;
+    start = 0;
+    total = region->total;
+  }
+  if (body[0] < start || (uint64_t)body[0] + body[1] > total || body[2] >= UKSHM__SLOTS) {
+    return ukshm__lie(end, "a message lies outside its region, or has an impossible lease");
+  }
+  if (end->leases_held >= UKSHM__SLOTS) return ukshm__lie(end, "more than 4096 chunks lent");
+  message->bytes = base + body[0];
+  message->length = body[1];
+  message->offset = body[0];
+  message->lease = body[2];
+  message->generation = body[3];
+  message->type = body[5];
+  end->leases_held++;
+  if (message->region != NULL) message->region->held++;
+  return 0;
+}
+
+// A free number for a request; false: no memory, or too many.
+static bool ukshm__slot_take(ukshm__end *end, uint32_t *id) {
+  if (end->slot_free == end->slot_count) {
+    uint32_t count = end->slot_count == 0 ? 16 : end->slot_count * 2;
+    ukshm__slot *slots =
+        count > UKSHM__REQUESTS ? NULL : realloc(end->slots, count * sizeof *slots);
+    if (slots == NULL) return false;
+    for (uint32_t i = end->slot_count; i < count; i++) {
+      slots[i] = (ukshm__slot){.id = i, .next_free = i + 1};
+    }
+    end->slots = slots;
+    end->slot_count = count;
+  }
+  ukshm__slot *slot = &end->slots[end->slot_free];
+  end->slot_free = slot->next_free;
+  slot->state = UKSHM__WAITING;
+  *id = slot->id;
+  return true;
+}
+
+static void ukshm__slot_give(ukshm__end *end, ukshm__slot *slot) {
+  uint32_t number = slot->id % UKSHM__REQUESTS;
+  *slot = (ukshm__slot){.id = slot->id + UKSHM__REQUESTS, .next_free = end->slot_free};
+  end->slot_free = number;
+}
+
+// The request of this id; NULL: it is not under way.
+static ukshm__slot *ukshm__slot_of(ukshm__end *end, uint32_t id) {
+  uint32_t number = id % UKSHM__REQUESTS;
+  if (number >= end->slot_count || end->slots[number].id != id) return NULL;
+  return end->slots[number].state == UKSHM__FREE ? NULL : &end->slots[number];
+}
+
+// Takes a record's type apart. -1: it is reserved, or an answer to nothing.
+static int ukshm__classify(ukshm__end *end, ukshm_message *message) {
+  uint32_t type = message->type;
+  if (type > UKSHM__FAILURE) return ukshm__lie(end, "a message of a reserved type");
+  message->kind = type & ~(uint32_t)UKSHM__TYPE_MAX;
+  message->type = type & UKSHM__TYPE_MAX;
+  message->request = message->kind == UKSHM__REQUEST;
+  if (message->kind < UKSHM__REPLY) return 1;
+  const ukshm__slot *slot = ukshm__slot_of(end, message->id);
+  if (slot != NULL && slot->state != UKSHM__ANSWERED) return 1;
+  return ukshm__lie(end, "an answer to a request that was not asked, or was answered");
+}
+
+// In place of a lease number: a record of the ring; a copy of one.
+enum { UKSHM__INLINE = UKSHM__SLOTS, UKSHM__COPIED };
+
+// The next message that waits. 1: here it is; 0: none; -1: the peer lied; -2: no memory.
+static int ukshm__next(ukshm__end *end, ukshm_message *message) {
+  if (end->broken != NULL) return -1;
+  for (;;) {
+    if (end->position == end->tail_seen && !ukshm__look(end)) return end->broken == NULL ? 0 : -1;
+    uint32_t at = end->position & (end->in.ring - 1);
+    uint32_t rest = end->in.ring - at;
+    if (end->tail_seen - end->position < rest) rest = end->tail_seen - end->position;
+    const uint8_t *record = end->peer + UKSHM__RING + at;
+    uint32_t header = ukshm__once(record);
+    uint32_t length = header & 0xffff, type = header >> 16;
+    uint32_t size = type == UKSHM__TYPE_PADDING ? length * 8 : ukshm__record_bytes(length);
+    if (size > rest || size == 0 ||
+        (type == UKSHM__TYPE_DESCRIPTOR && length != UKSHM__DESCRIPTOR)) {
+      return ukshm__lie(end, "a record does not end before the tail or the ring's end");
+    }
+    if (type == UKSHM__TYPE_PADDING) {
+      ukshm__pass(end, size);
+      continue;
+    }
+    *message = (ukshm_message){.bytes = record + UKSHM__HEADER, .length = length, .type = type,
+                               .id = ukshm__once(record + 4), .lease = UKSHM__INLINE};
+    if (type == UKSHM__TYPE_DESCRIPTOR) {
+      if (ukshm__describe(end, record + UKSHM__HEADER, message) < 0) return -1;
+      ukshm__pass(end, size);
+    } else if (!ukshm__hold(end, size, &message->serial)) {
+      return -2;
+    }
+    return ukshm__classify(end, message);
+  }
+}
+
+// ---- Names, users, memory -----------------------------------------------------------------------
+
+typedef struct ukshm__address {
+  socklen_t length;
+  struct sockaddr_un sun;
+} ukshm__address;
+
+// Who is admitted: the users listed; none listed: our own.
+typedef struct ukshm__policy {
+  uint32_t count, uids[UKSHM__UIDS];
+} ukshm__policy;
+
+// "name" → abstract "ukshm/1/<uid>/name"; "a/path" → as it is, absolute where that fits, so that
+// others who are told of it find it.
+static int ukshm__address_of(const char *name, uint32_t uid, ukshm__address *address,
+                             ukshm_error *error) {
+  memset(address, 0, sizeof *address);
+  address->sun.sun_family = AF_UNIX;
+  char *path = address->sun.sun_path;
+  size_t room = sizeof address->sun.sun_path;
+  size_t base = offsetof(struct sockaddr_un, sun_path);
+  bool abstract = name != NULL && strchr(name, '/') == NULL;
+  size_t plain = name == NULL ? 0 : strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstu"
+                                                 "vwxyz0123456789._-");
+  if (name == NULL || *name == 0 || (abstract && name[plain] != 0)) {
+    return ukshm__fail(error, UKSHM_INVALID_ARGUMENT, "the name is '%s'; expected letters, "
+                       "digits, '.', '_', '-'; or a path with '/'", name == NULL ? "" : name);
+  }
+  char front[PATH_MAX] = "";
+  if (abstract) snprintf(front, sizeof front, "ukshm/1/%u/", (unsigned)uid);
+  else if (*name != '/' && getcwd(front, sizeof front - 1) != NULL) strcat(front, "/");
+  if (!abstract && strlen(front) + strlen(name) >= room) *front = 0;
+  size_t length = strlen(front) + strlen(name);
+  if (length >= room) {
+    return ukshm__fail(error, UKSHM_INVALID_ARGUMENT, "the name is too long: 107 bytes in all");
+  }
+  memcpy(path + abstract, front, strlen(front));
+  memcpy(path + abstract + strlen(front), name, strlen(name));
+  address->length = (socklen_t)(base + length + 1);   // + 1: the 0 before or behind it
+  return 0;
+}
+
+static int ukshm__policy_of(const uint32_t *uids, uint32_t count, ukshm__policy *policy,
+                            ukshm_error *error) {
+  if (count > UKSHM__UIDS || (count > 0 && uids == NULL)) {
+    return ukshm__fail(error, UKSHM_INVALID_ARGUMENT, "uid_count is %u; expected 0 to 16",
+                       count);
+  }
+  *policy = (ukshm__policy){.count = count};
+  if (count > 0) memcpy(policy->uids, uids, count * sizeof *uids);
+  return 0;
+}
+
+static bool ukshm__admits(const ukshm__policy *policy, uint32_t uid) {
+  // In a user namespace all users that it does not map look like this one: it equals nobody.
+  unsigned overflow = 65534;
+  FILE *file = fopen("/proc/sys/kernel/overflowuid", "re");
+  if (file != NULL) {
+    if (fscanf(file, "%u", &overflow) != 1) overflow = 65534;
+    fclose(file);
+  }
+  if (uid == overflow) return false;
+  if (policy->count == 0) return uid == geteuid();
+  for (uint32_t i = 0; i < policy->count; i++) {
+    if (policy->uids[i] == uid) return true;
+  }
+  return false;
+}
+
+static int ukshm__socket(void) {
+  return socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+// From a file descriptor of an accepted or connected socket.
+static int ukshm__credentials(int fd, struct ucred *peer) {
+  socklen_t length = sizeof *peer;
+  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, &length);
+}
+
+static void ukshm__close_fd(int *fd) {
+  if (*fd >= 0) close(*fd);
+  *fd = -1;
+}
+
+static size_t ukshm__outbox_bytes(const ukshm__sizes *sizes, bool huge) {
+  size_t unit = huge ? 2 << 20 : 1;
+  return (sizes->total + unit - 1) / unit * unit;
+}
+
+// A memfd with all its pages; negative: errno.
+static int ukshm__make_outbox(const ukshm__sizes *sizes) {
+  int fd = memfd_create("ukshm", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) return fd;
+  int result = ftruncate(fd, (off_t)sizes->total);
+  while (result == 0 && (result = fallocate(fd, 0, 0, (off_t)sizes->total)) < 0 && errno == EINTR) {
+    result = 0;
+  }
+  if (result == 0) return fd;
+  int number = errno;
+  close(fd);
+  errno = number;
+  return -1;
+}
+
+static uint8_t *ukshm__map(int fd, size_t bytes, int protection) {
+  void *memory = mmap(NULL, bytes, protection, MAP_SHARED, fd, 0);
+  if (memory == MAP_FAILED) return NULL;
+  madvise(memory, bytes, MADV_DONTFORK);
+  return memory;
+}
+
+// Maps our own outbox and shuts it: from now on nobody can map it writable.
+static uint8_t *ukshm__map_own(int fd, size_t bytes) {
+  uint8_t *memory = ukshm__map(fd, bytes, PROT_READ | PROT_WRITE);
+  if (memory == NULL || fcntl(fd, F_ADD_SEALS, UKSHM__SEALS) == 0) return memory;
+  munmap(memory, bytes);
+  return NULL;
+}
+
+// Checks a foreign descriptor; on a helper thread, because all but F_GET_SEALS may hang.
+static int ukshm__check_outbox(int fd, const ukshm__sizes *sizes, bool huge, bool sealed,
+                               ukshm_error *error) {
+  int seals = fcntl(fd, F_GET_SEALS);
+  int wanted = sealed ? UKSHM__SEALS : UKSHM__SIZE_SEALS;
+  if (seals < 0 || (seals & wanted) != wanted ||
+      (!sealed && (seals & (F_SEAL_SEAL | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0)) {
+    return ukshm__fail(error, UKSHM_PEER_MISBEHAVED, "what the listener passed has the seals "
+                       "%d; at least %d expected", seals, wanted);
+  }
+  struct stat status;
+  size_t bytes = ukshm__outbox_bytes(sizes, huge);
+  if (fstat(fd, &status) < 0 || (uint64_t)status.st_size != bytes ||
+      (uint64_t)status.st_blocks * 512 < bytes) {
+    return ukshm__fail(error, UKSHM_PEER_MISBEHAVED, "the memfd that the listener passed is "
+                       "sparse, or has not the size named");
+  }
+  return 0;
+}
+
+// ---- Reaching a listener; a meeting from the connector's side -----------------------------------
+//
+// Whoever receives a descriptor may hang on it, in a system call that no signal ends. So a meeting
+// runs on a thread of its own from the first byte on, and whoever waits for it can give up: then
+// the thread frees what there is when, or if ever, it gets free.
+
+typedef struct ukshm__meet {
+  // What is wanted; written before the thread starts.
+  uint32_t kind, handshake_ms;
+  ukshm__address address;        // import: still to be reached
+  ukshm__policy policy;
+  uint32_t owner;                // import: who it must be
+  uint8_t hello[UKSHM__HELLO_BYTES];
+  // What came of it.
+  int socket, fds[2];            // ours is fds[1]
+  struct ucred peer;
+  ukshm__welcome welcome;
+  ukshm__sizes theirs, ours;
+  uint8_t *peer_base, *own_base;
+  size_t peer_bytes, own_bytes;
+  int result;
+  ukshm_error error;
+  // Between the two threads.
+  pthread_mutex_t lock;
+  int event;                     // an eventfd of whoever waits
+  bool checking, done, abandoned;
+} ukshm__meet;
+
+static int ukshm__threads;   // helper threads that run or hang: bounded
+
+// Connects, and checks whose listener it is before anything is sent. The socket, or negative.
+static int ukshm__reach(const ukshm__address *address, const ukshm__policy *policy, int wait_ms,
+                        int busy_ms, struct ucred *peer, ukshm_error *error) {
+  int64_t absent = ukshm__deadline(wait_ms), busy = ukshm__deadline(busy_ms);
+  for (int pause_ms = 2;; pause_ms = pause_ms < 50 ? pause_ms * 2 : 100) {
+    int fd = ukshm__socket();
+    if (fd < 0) return ukshm__fail_call(error, "socket");
+    if (connect(fd, (const struct sockaddr *)&address->sun, address->length) == 0) {
+      if (ukshm__credentials(fd, peer) == 0 && ukshm__admits(policy, peer->uid)) return fd;
+      close(fd);
+      return ukshm__fail(error, UKSHM_WRONG_OWNER, "the listener belongs to process %d of user "
+                         "%u, who is not the owner expected: choose another name, or admit it",
+                         (int)peer->pid, (unsigned)peer->uid);
+    }
+    int number = errno;
+    close(fd);
+    // A full backlog is EAGAIN, and poll does not wait for it.
+    bool full = number == EAGAIN || number == EINTR;
+    if (!full && number != ENOENT && number != ECONNREFUSED) {
+      errno = number;
+      int result = ukshm__fail_call(error, "connect");
+      if (number != EACCES && number != EPERM) return result;
+      return ukshm__fail(error, UKSHM_ACCESS_DENIED, "the path may not be connected to");
+    }
+    if (ukshm__now_ms() >= (full ? busy : absent)) {
+      if (full) return ukshm__fail(error, UKSHM_TIMEOUT, "too many connect there at once");
+      return ukshm__fail(error, UKSHM_NO_LISTENER, "nobody listens there: start the listener "
+                         "first, or connect with wait_ms");
+    }
+    poll(NULL, 0, pause_ms);
+  }
+}
+
+// Receives exactly `size` bytes; with the first of them up to 4 descriptors, if `fds` is not NULL.
+static int ukshm__receive_exactly(int fd, uint8_t *bytes, size_t size, int *fds, int *fd_count,
+                                  int64_t deadline, ukshm_error *error) {
+  for (size_t have = 0; have < size;) {
+    union {
+      struct cmsghdr header;
+      char space[CMSG_SPACE(4 * sizeof(int))];
+    } control;
+    struct iovec part = {bytes + have, size - have};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (have == 0 && fds != NULL) {
+      message.msg_control = &control;
+      message.msg_controllen = sizeof control;
+    }
+    ssize_t count = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (count > 0) {
+      struct cmsghdr *c = message.msg_control == NULL ? NULL : CMSG_FIRSTHDR(&message);
+      for (; c != NULL; c = CMSG_NXTHDR(&message, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+        *fd_count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(fds, CMSG_DATA(c), (size_t)*fd_count * sizeof(int));
+      }
+      have += (size_t)count;
+    } else if (count < 0 && (errno == EAGAIN || errno == EINTR)) {
+      if (!ukshm__ready(fd, POLLIN, deadline)) {
+        return ukshm__fail(error, UKSHM_TIMEOUT, "the listener did not answer in time");
+      }
+    } else {
+      return ukshm__fail(error, UKSHM_PEER_GONE, "the listener hung up in the meeting");
+    }
+  }
+  return 0;
+}
+
+// Checks and maps what came with the WELCOME.
+static int ukshm__take_outboxes(ukshm__meet *meet, ukshm_error *error) {
+  bool both = meet->kind == UKSHM__CHANNEL, huge = (meet->welcome.flags & UKSHM__HUGE_PAGES) != 0;
+  int result =
+      ukshm__check_sizes(&meet->welcome, both, &meet->theirs, &meet->ours, error);
+  if (result == 0) result = ukshm__check_outbox(meet->fds[0], &meet->theirs, huge, true, error);
+  if (result == 0 && both) {
+    result = ukshm__check_outbox(meet->fds[1], &meet->ours, huge, false, error);
+  }
+  if (result < 0) return result;
+  meet->peer_bytes = ukshm__outbox_bytes(&meet->theirs, huge);
+  meet->peer_base = ukshm__map(meet->fds[0], meet->peer_bytes, PROT_READ);
+  if (meet->peer_base == NULL) return ukshm__fail_call(error, "mmap");
+  ukshm__close_fd(&meet->fds[0]);
+  if (!both) return 0;
+  meet->own_bytes = ukshm__outbox_bytes(&meet->ours, huge);
+  meet->own_base = ukshm__map_own(meet->fds[1], meet->own_bytes);
+  if (meet->own_base == NULL) return ukshm__fail_call(error, "mapping our outbox");
+  return 0;
+}
+
+// The meeting itself.
+static int ukshm__meet_now(ukshm__meet *meet, ukshm_error *error) {
+  int busy_ms = (int)meet->handshake_ms;
+  if (meet->socket < 0) {
+    meet->socket = ukshm__reach(&meet->address, &meet->policy, 0, busy_ms, &meet->peer, error);
+    if (meet->socket < 0) return meet->socket;
+    if (meet->peer.uid != meet->owner) return UKSHM_WRONG_OWNER;
+  }
+  int64_t deadline = ukshm__deadline(busy_ms);
+  // A fresh socket takes it whole. A listener that refused us already has hung up, and told why.
+  send(meet->socket, meet->hello, sizeof meet->hello, MSG_DONTWAIT | MSG_NOSIGNAL);
+  uint8_t bytes[UKSHM__WELCOME_BYTES];
+  int fds[4] = {-1, -1, -1, -1}, fd_count = 0;
+  int result = ukshm__receive_exactly(meet->socket, bytes, sizeof bytes, fds, &fd_count, deadline,
+                                      error);
+  pthread_mutex_lock(&meet->lock);
+  meet->checking = true;
+  pthread_mutex_unlock(&meet->lock);
+  if (result == 0) result = ukshm__decode_welcome(bytes, &meet->welcome, error);
+  if (result == 0 && fd_count != (meet->kind == UKSHM__CHANNEL ? 2 : 1)) {
+    result = ukshm__fail(error, UKSHM_PEER_MISBEHAVED, "the listener passed %d descriptors",
+                         fd_count);
+  }
+  for (int i = 0; i < 4; i++) {
+    if (result == 0 && i < 2) meet->fds[i] = fds[i];
+    else if (fds[i] >= 0) close(fds[i]);
+  }
+  if (result == 0) result = ukshm__take_outboxes(meet, error);
+  if (result < 0 || meet->kind != UKSHM__CHANNEL) return result;
+  ukshm__encode_ack(bytes);
+  send(meet->socket, bytes, UKSHM__ACK_BYTES, MSG_DONTWAIT | MSG_NOSIGNAL);
+  return 0;
+}
+
+static void ukshm__meet_free(ukshm__meet *meet) {
+  if (meet->peer_base != NULL) munmap(meet->peer_base, meet->peer_bytes);
+  if (meet->own_base != NULL) munmap(meet->own_base, meet->own_bytes);
+  ukshm__close_fd(&meet->fds[0]);
+  ukshm__close_fd(&meet->fds[1]);
+  ukshm__close_fd(&meet->socket);
+  pthread_mutex_destroy(&meet->lock);
+  free(meet);
+}
+
+static void *ukshm__meet_run(void *argument) {
+  ukshm__meet *meet = argument;
+  meet->result = ukshm__meet_now(meet, &meet->error);
+  if (meet->result < 0) {
+    // Closing a foreign descriptor may hang as well: here, not where the result is taken.
+    ukshm__close_fd(&meet->fds[0]);
+    ukshm__close_fd(&meet->fds[1]);
+  }
+  __atomic_sub_fetch(&ukshm__threads, 1, __ATOMIC_RELAXED);
+  pthread_mutex_lock(&meet->lock);
+  meet->done = true;
+  bool abandoned = meet->abandoned;
+  if (!abandoned) eventfd_write(meet->event, 1);
+  pthread_mutex_unlock(&meet->lock);
+  if (abandoned) ukshm__meet_free(meet);
+  return NULL;
+}
+
+static ukshm__meet *ukshm__meet_new(uint32_t kind, int event) {
+  ukshm__meet *meet = calloc(1, sizeof *meet);
+  if (meet == NULL) return NULL;
+  meet->kind = kind;
+  meet->event = event;
+  meet->socket = meet->fds[0] = meet->fds[1] = -1;
+  pthread_mutex_init(&meet->lock, NULL);
+  return meet;
+}
+
+// A thread that no signal of the program's disturbs. 0, or an errno.
+static int ukshm__thread(void *(*run)(void *), void *argument, pthread_t *thread) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int number = pthread_create(thread, NULL, run, argument);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return number;
+}
+
+// Starts the meeting; false, and `meet` is freed, where there are no more threads.
+static bool ukshm__meet_start(ukshm__meet *meet) {
+  pthread_t thread;
+  if (__atomic_add_fetch(&ukshm__threads, 1, __ATOMIC_RELAXED) <= UKSHM__MEETINGS &&
+      ukshm__thread(ukshm__meet_run, meet, &thread) == 0) {
+    pthread_detach(thread);
+    return true;
+  }
+  __atomic_sub_fetch(&ukshm__threads, 1, __ATOMIC_RELAXED);
+  ukshm__meet_free(meet);
+  return false;
+}
+
+static bool ukshm__meet_is(ukshm__meet *meet, const bool *what) {
+  pthread_mutex_lock(&meet->lock);
+  bool is = *what;
+  pthread_mutex_unlock(&meet->lock);
+  return is;
+}
+
+// Gives up a meeting, or what is left of a finished one.
+static void ukshm__meet_abandon(ukshm__meet *meet) {
+  pthread_mutex_lock(&meet->lock);
+  meet->abandoned = true;
+  bool done = meet->done;
+  pthread_mutex_unlock(&meet->lock);
+  if (done) ukshm__meet_free(meet);
+}
+
+// ---- Channels: sockets, frames, doorbells -------------------------------------------------------
+
+struct ukshm_channel {
+  ukshm__end end;
+  int socket, pidfd;
+  int poll_fd;                  // an epoll of all that can wake us: socket, pidfd, event
+  int event;                    // an eventfd: an import of ours is finished; -1: never needed
+  int own_fd;                   // our outbox, for those who import it
+  size_t own_bytes, peer_bytes;
+  int32_t peer_pid;
+  uint32_t peer_uid;
+  bool peer_cannot_fence, made_here, closing, answered;
+  int ended;                    // 0, or why
+  int64_t spin_ns, spin_now_ns;   // how long a wait looks at most; and now, by its success
+  int64_t served_ms;
+  uint32_t asleep_records, asleep_space;   // our sleep words
+  uint32_t rung_records, rung_space;       // the peer's, as we last rang for them
+  ukshm_channel *group;         // a circle of the channels between which messages are forwarded
+  ukshm__policy policy;
+  // Where a third process can import the peer's outbox; address_length 0: nowhere.
+  uint8_t peer_token[8];
+  uint32_t address_length;
+  uint8_t address[UKSHM__ADDRESS];
+  ukshm__export *exports;       // what the peer maps at our wish
+  uint32_t last_number;
+  ukshm__aside *aside, **aside_last;   // messages that came while answers were waited for
+  ukshm__aside *copies;         // of these, small ones that the program holds
+  size_t aside_bytes;           // copied out of the ring
+  struct ukshm__refusal *refusals;     // failures for which there was no space yet
+  ukshm__frames frames;
+  uint8_t *queue;               // frames that the socket did not take yet
+  size_t queued;
+  ukshm_listener *listener;     // through which our outbox can be imported, under `token`
+  ukshm_channel *next;          // of that listener
+  ukshm_channel *next_ready;    // of its queue for ukshm_accept
+  uint8_t token[8];
+  ukshm_channel_stats stats;
+};
+
+enum { UKSHM__QUEUE_MAX = 16384 };
+static void ukshm__end_channel(ukshm_channel *c, int why);
+static void ukshm__unregister(ukshm_channel *c);
+
+static void ukshm__watch(ukshm_channel *c, int operation, int fd, uint32_t events) {
+  struct epoll_event event = {.events = events, .data = {.fd = fd}};
+  if (fd >= 0) epoll_ctl(c->poll_fd, operation, fd, &event);
+}
+
+static void ukshm__flush(ukshm_channel *c) {
+  while (c->queued > 0) {
+    ssize_t count = send(c->socket, c->queue, c->queued, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (count <= 0) return;   // full; or a hang-up, which reading tells
+    c->queued -= (size_t)count;
+    memmove(c->queue, c->queue + count, c->queued);
+  }
+  ukshm__watch(c, EPOLL_CTL_MOD, c->socket, EPOLLIN | EPOLLRDHUP);
+}
+
+// Sends a frame now, or as soon as the socket takes it.
+static void ukshm__send_frame(ukshm_channel *c, const uint8_t *bytes, size_t size) {
+  if (c->ended) return;
+  ssize_t sent = 0;
+  if (c->queued == 0) {
+    sent = send(c->socket, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0) sent = 0;
+  }
+  size_t rest = size - (size_t)sent;
+  // A RING that finds the socket full is not repeated: the peer has unread bytes, and looks.
+  if (rest == 0 || (size == 1 && c->queued == 0)) return;
+  if (c->queue == NULL) c->queue = malloc(UKSHM__QUEUE_MAX);
+  if (c->queue == NULL || c->queued + rest > UKSHM__QUEUE_MAX) {
+    ukshm__lie(&c->end, "it does not read its socket");
+    ukshm__end_channel(c, UKSHM_PEER_MISBEHAVED);
+    return;
+  }
+  memcpy(c->queue + c->queued, bytes + sent, rest);
+  c->queued += rest;
+  ukshm__watch(c, EPOLL_CTL_MOD, c->socket, EPOLLIN | EPOLLRDHUP | EPOLLOUT);
+}
+
+static void ukshm__send_numbers(ukshm_channel *c, uint8_t type, uint32_t number, uint32_t value) {
+  uint8_t bytes[9] = {type};
+  ukshm__set32(bytes + 1, number);
+  ukshm__set32(bytes + 5, value);
+  ukshm__send_frame(c, bytes, type == UKSHM__F_DROP ? 5 : 9);
+}
+
+// Rings if the peer sleeps for what we have just done, once for each of its sleeps.
+static void ukshm__ring(ukshm_channel *c) {
+  ukshm__end *end = &c->end;
+  if ((!end->published_news && !end->released_news) || c->ended) return;
+  // SEQ_CST: our cursors come before we look whether the peer sleeps; it announces its sleep
+  // before it looks at our cursors once more. One of the two sees the other.
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  bool due = c->peer_cannot_fence;
+  if (end->published_news) {
+    uint32_t asleep = ukshm__get(end->peer, UKSHM__ASLEEP_RECORDS);
+    if ((asleep & 1) != 0 && asleep != c->rung_records) due = true;
+    c->rung_records = asleep;
+  }
+  if (end->released_news) {
+    uint32_t asleep = ukshm__get(end->peer, UKSHM__ASLEEP_SPACE);
+    if ((asleep & 1) != 0 && asleep != c->rung_space) due = true;
+    c->rung_space = asleep;
+  }
+  end->published_news = end->released_news = false;
+  if (!due) return;
+  c->stats.rings_sent++;
+  ukshm__send_frame(c, (const uint8_t[]){UKSHM__F_RING}, 1);
+}
+
+static bool ukshm__peer_closing(const ukshm_channel *c) {
+  // ACQUIRE state: the peer's last tail comes before it.
+  return ukshm__get(c->end.peer, UKSHM__STATE) == 1;
+}
+
+// The channel is over. What the peer published before still counts, unless it lied.
+static void ukshm__end_channel(ukshm_channel *c, int why) {
+  if (c->ended && c->end.broken != NULL) c->ended = UKSHM_PEER_MISBEHAVED;
+  if (c->ended) return;
+  if (why != UKSHM_PEER_MISBEHAVED) {
+    if (ukshm__peer_closing(c)) why = UKSHM_PEER_CLOSED;
+    ukshm__look(&c->end);
+    ukshm__collect(&c->end);
+  }
+  c->ended = c->end.broken != NULL ? UKSHM_PEER_MISBEHAVED : why;
+  c->end.frozen = true;
+  // A child of ours may have a copy of the socket: epoll would go on watching that.
+  ukshm__watch(c, EPOLL_CTL_DEL, c->socket, 0);
+  ukshm__watch(c, EPOLL_CTL_DEL, c->pidfd, 0);
+  ukshm__close_fd(&c->socket);
+  ukshm__close_fd(&c->pidfd);
+  ukshm__revoke_forwards(&c->end);
+}
+
+// T of a forward O → M → T: M asks us to map O's outbox. A thread does it, see ukshm__meet.
+static void ukshm__on_import(ukshm_channel *c, const uint8_t *frame) {
+  uint32_t number = ukshm__get32(frame + 1);
+  if (ukshm__find_region(&c->end, number) != NULL) {
+    ukshm__lie(&c->end, "it had us import one region twice");
+    return;
+  }
+  if (c->event < 0) {
+    c->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    ukshm__watch(c, EPOLL_CTL_ADD, c->event, EPOLLIN);
+  }
+  ukshm__region *region = calloc(1, sizeof *region);
+  ukshm__meet *meet = c->event < 0 || c->closing || c->end.region_count == UKSHM__REGIONS
+                          ? NULL : ukshm__meet_new(UKSHM__IMPORT, c->event);
+  if (region != NULL && meet != NULL) {
+    ukshm__hello hello = {.kind = UKSHM__IMPORT};
+    memcpy(hello.token, frame + 5, 8);
+    ukshm__encode_hello(&hello, meet->hello);
+    meet->owner = ukshm__get32(frame + 13);
+    meet->policy = c->policy;
+    meet->handshake_ms = 5000;
+    meet->address.length = ukshm__get32(frame + 17);
+    memcpy(&meet->address.sun, frame + 21, meet->address.length);
+    *region = (ukshm__region){.number = number, .meet = meet};
+    if (meet->address.sun.sun_family == AF_UNIX && ukshm__meet_start(meet)) {
+      c->end.regions[c->end.region_count++] = region;
+      return;
+    }
+  }
+  free(region);
+  ukshm__send_numbers(c, UKSHM__F_IMPORTED, number, 0);
+}
+
+static void ukshm__region_free(ukshm__end *end, ukshm__region *region) {
+  for (uint32_t i = 0; i < end->region_count; i++) {
+    if (end->regions[i] != region) continue;
+    end->regions[i] = end->regions[--end->region_count];
+    break;
+  }
+  if (region->meet != NULL) ukshm__meet_abandon(region->meet);
+  if (region->base != NULL) munmap((void *)(uintptr_t)region->base, region->mapped);
+  free(region);
+}
+
+// An import is finished: the peer is told.
+static void ukshm__on_event(ukshm_channel *c) {
+  eventfd_t count;
+  eventfd_read(c->event, &count);
+  for (uint32_t i = c->end.region_count; i-- > 0;) {
+    ukshm__region *region = c->end.regions[i];
+    ukshm__meet *meet = region->meet;
+    if (meet == NULL || !ukshm__meet_is(meet, &meet->done)) continue;
+    uint32_t number = region->number;
+    region->base = meet->peer_base;
+    region->mapped = meet->peer_bytes;
+    region->total = meet->theirs.total;
+    meet->peer_base = NULL;
+    region->meet = NULL;
+    if (meet->result < 0) ukshm__region_free(&c->end, region);
+    ukshm__send_numbers(c, UKSHM__F_IMPORTED, number, meet->result == 0);
+    ukshm__meet_abandon(meet);
+  }
+}
+
+static void ukshm__on_frame(ukshm_channel *c, const uint8_t *frame) {
+  if (frame[0] == UKSHM__F_RING) return;   // whoever waits looks at the cursors anyway
+  uint32_t number = ukshm__get32(frame + 1);
+  if (frame[0] == UKSHM__F_IMPORT) {
+    ukshm__on_import(c, frame);
+  } else if (frame[0] == UKSHM__F_IMPORTED) {
+    ukshm__export *export = c->exports;
+    while (export != NULL && export->number != number) export = export->next;
+    if (export == NULL || export->state != UKSHM__ASKED) {
+      ukshm__lie(&c->end, "it imported a region that it was not asked to");
+      return;
+    }
+    export->state = ukshm__get32(frame + 5) == 1 ? UKSHM__MAPPED : UKSHM__REFUSED;
+    c->answered = true;
+  } else {
+    ukshm__region *region = ukshm__find_region(&c->end, number);
+    if (region != NULL) region->dropped = true;
+    if (region != NULL && region->held == 0) ukshm__region_free(&c->end, region);
+  }
+}
+
+static void ukshm__read_socket(ukshm_channel *c) {
+  uint8_t bytes[1024];
+  // A bounded share: a peer that floods us must not keep us from the rest.
+  for (int round = 0; round < 4 && !c->ended; round++) {
+    ssize_t got = recv(c->socket, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0 && errno == EAGAIN) return;
+    if (got <= 0) {
+      ukshm__end_channel(c, UKSHM_PEER_GONE);
+      return;
+    }
+    const uint8_t *at = bytes;
+    size_t count = (size_t)got;
+    int result;
+    while ((result = ukshm__next_frame(&c->frames, &at, &count)) == 1 && !c->ended) {
+      ukshm__on_frame(c, c->frames.frame);
+    }
+    if (result < 0) ukshm__lie(&c->end, "what it sent is no frame");
+    if (c->end.broken != NULL) ukshm__end_channel(c, UKSHM_PEER_MISBEHAVED);
+  }
+}
+
+// Handles whatever woke the channel. Never blocks.
+static void ukshm__serve(ukshm_channel *c) {
+  struct epoll_event events[3];
+  int count = epoll_wait(c->poll_fd, events, 3, 0);
+  bool dead = false;
+  for (int i = 0; i < count && !c->ended; i++) {
+    int fd = events[i].data.fd;
+    if (fd == c->event) ukshm__on_event(c);
+    else if (fd == c->pidfd) dead = true;
+    else if ((events[i].events & EPOLLOUT) != 0) ukshm__flush(c);
+    if (fd == c->socket && (events[i].events & ~(uint32_t)EPOLLOUT) != 0) ukshm__read_socket(c);
+  }
+  // What the dead one sent before is still in the socket.
+  if (dead) ukshm__read_socket(c);
+  if (dead) ukshm__end_channel(c, UKSHM_PEER_GONE);
+}
+
+typedef struct ukshm__refusal {
+  struct ukshm__refusal *next;
+  uint32_t id, length;
+  uint8_t bytes[];
+} ukshm__refusal;
+
+// Sends the failures that found no space before.
+static void ukshm__send_refusals(ukshm_channel *c) {
+  while (c->refusals != NULL && !c->ended && !c->closing && c->end.inline_open == 0) {
+    ukshm__refusal *refusal = c->refusals;
+    ukshm_open_loan loan;
+    if (!ukshm__lend(&c->end, refusal->length, &loan)) return;
+    memcpy(loan.bytes, refusal->bytes, refusal->length);
+    ukshm__end_loan(&c->end, &loan, true, UKSHM__FAILURE, refusal->id);
+    ukshm__publish(&c->end);
+    c->refusals = refusal->next;
+    free(refusal);
+  }
+}
+
+static void ukshm__export_free(ukshm_channel *c, ukshm__export *export) {
+  ukshm__export **link = &c->exports;
+  while (*link != export) link = &(*link)->next;
+  *link = export->next;
+  free(export);
+}
+
+// Tells the peer of regions from which nothing more can come.
+static void ukshm__drop_exports(ukshm_channel *c) {
+  for (ukshm__export *export = c->exports, *next; export != NULL; export = next) {
+    next = export->next;
+    if (export->source != NULL || export->lent > 0 || export->state == UKSHM__ASKED) continue;
+    if (export->state == UKSHM__MAPPED) {
+      ukshm__send_numbers(c, UKSHM__F_DROP, export->number, 0);
+    }
+    ukshm__export_free(c, export);
+  }
+}
+
+// What every call does for all channels of the group: collects releases, and passes them on. With
+// `sockets` also what the peers ask for; a lie ends its channel only. Never blocks.
+static void ukshm__turn(ukshm_channel *c, bool sockets) {
+  ukshm_channel *m = c;
+  do {
+    if (!m->ended && sockets) ukshm__serve(m);
+    if (!m->ended && ukshm__collect(&m->end) < 0) ukshm__end_channel(m, UKSHM_PEER_MISBEHAVED);
+    if (m->exports != NULL) ukshm__drop_exports(m);
+    if (m->refusals != NULL) ukshm__send_refusals(m);
+    m = m->group;
+  } while (m != c);
+  do {
+    if (sockets) ukshm__publish(&m->end);
+    if (sockets) ukshm__publish_head(&m->end);
+    ukshm__ring(m);
+    m = m->group;
+  } while (m != c);
+  if (sockets) c->served_ms = ukshm__nanos(CLOCK_MONOTONIC_COARSE) / 1000000;
+}
+
+// ---- Sleeping -----------------------------------------------------------------------------------
+
+// A sleep word of ours: odd while we sleep. SEQ_CST on the way down, see ukshm__ring.
+static void ukshm__announce(ukshm_channel *c, uint32_t *word, uint32_t offset, bool asleep) {
+  if (!asleep && (*word & 1) == 0) return;
+  *word = asleep ? (*word + 1) | 1 : *word + 1;
+  ukshm__put(c->end.own, offset, *word);
+  if (asleep) __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+static void ukshm__awake(ukshm_channel *c) {
+  ukshm__announce(c, &c->asleep_records, UKSHM__ASLEEP_RECORDS, false);
+  ukshm__announce(c, &c->asleep_space, UKSHM__ASLEEP_SPACE, false);
+}
+
+// Whether a channel of the group waits for its peer to release something.
+static bool ukshm__wants_space(const ukshm_channel *m, const ukshm_channel *c, unsigned what) {
+  return (m == c && (what & UKSHM_SPACE) != 0) || m->end.forwards_out > 0 || m->refusals != NULL;
+}
+
+static void ukshm__asleep(ukshm_channel *c, unsigned what) {
+  ukshm_channel *m = c;
+  do {
+    if (m == c && (what & UKSHM_MESSAGES) != 0) {
+      ukshm__announce(m, &m->asleep_records, UKSHM__ASLEEP_RECORDS, true);
+    }
+    if (ukshm__wants_space(m, c, what)) {
+      ukshm__announce(m, &m->asleep_space, UKSHM__ASLEEP_SPACE, true);
+    }
+    m = m->group;
+  } while (m != c);
+}
+
+// Whether something has changed that a wait is for. Looks only.
+static bool ukshm__news(const ukshm_channel *c, unsigned what) {
+  if (c->ended || ukshm__peer_closing(c)) return true;
+  if ((what & UKSHM_MESSAGES) != 0 && ukshm__get(c->end.peer, UKSHM__TAIL) != c->end.tail_seen) {
+    return true;
+  }
+  const ukshm_channel *m = c;
+  do {
+    const ukshm__end *end = &m->end;
+    if (ukshm__wants_space(m, c, what) &&
+        (ukshm__get(end->peer, UKSHM__HEAD) != end->head_seen ||
+         ukshm__get(end->peer, UKSHM__RELEASE_TAIL) != end->release_seen)) {
+      return true;
+    }
+    m = m->group;
+  } while (m != c);
+  return false;
+}
+
+static void ukshm__pause(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+// Looks for a while before sleeping: shorter and shorter while that is of no use.
+static bool ukshm__spin(ukshm_channel *c, unsigned what) {
+  if (c->spin_ns <= 0) return false;
+  int64_t end = ukshm__nanos(CLOCK_MONOTONIC) + c->spin_now_ns;
+  do {
+    for (int i = 0; i < 32; i++) {
+      if (ukshm__news(c, what)) {
+        c->spin_now_ns = c->spin_now_ns * 2 < c->spin_ns ? c->spin_now_ns * 2 : c->spin_ns;
+        return true;
+      }
+      ukshm__pause();
+    }
+  } while (ukshm__nanos(CLOCK_MONOTONIC) < end);
+  c->spin_now_ns = c->spin_now_ns / 2 > c->spin_ns / 32 ? c->spin_now_ns / 2 : c->spin_ns / 32;
+  return false;
+}
+
+// One step of a wait: returns 0 when the caller should try again, UKSHM_TIMEOUT when the time is
+// over. `*deadline` is 0 before the first step. Publishes, and serves all channels of the group.
+static int ukshm__wait(ukshm_channel *c, unsigned what, int timeout_ms, int64_t *deadline) {
+  uint32_t head = c->end.head_seen, released = c->end.release_seen;
+  c->answered = false;
+  ukshm__publish(&c->end);
+  ukshm__publish_head(&c->end);
+  ukshm__ring(c);
+  // Before the first system call: what a busy peer does next is there sooner.
+  if (timeout_ms != 0 && ukshm__spin(c, what)) {
+    // The news may be releases of what was forwarded: taken in, or they stay news for ever.
+    ukshm__turn(c, false);
+    return 0;
+  }
+  ukshm__turn(c, true);
+  // What the turn itself took in was not there when the caller tried.
+  bool freed = head != c->end.head_seen || released != c->end.release_seen;
+  if (c->answered || ((what & UKSHM_SPACE) != 0 && freed) || ukshm__news(c, what)) return 0;
+  if (timeout_ms == 0) return UKSHM_TIMEOUT;
+  if (*deadline == 0) *deadline = ukshm__deadline(timeout_ms);
+  int left_ms = ukshm__left_ms(*deadline);
+  if (left_ms == 0) return UKSHM_TIMEOUT;
+  ukshm__asleep(c, what);
+  struct pollfd fds[UKSHM__GROUP];
+  nfds_t count = 0;
+  ukshm_channel *m = c;
+  do {
+    fds[count++] = (struct pollfd){.fd = m->poll_fd, .events = POLLIN};
+    m = m->group;
+  } while (m != c);
+  if (!ukshm__news(c, what)) {
+    c->stats.sleeps++;
+    poll(fds, count, left_ms);
+  }
+  do {
+    ukshm__awake(m);
+    m = m->group;
+  } while (m != c);
+  ukshm__turn(c, true);
+  return 0;
+}
+
+// At the start of every call: we are awake, and now and then look at the sockets even if nothing
+// makes us wait. The coarse clock costs a few nanoseconds.
+static void ukshm__enter(ukshm_channel *c) {
+  ukshm__awake(c);
+  if (ukshm__nanos(CLOCK_MONOTONIC_COARSE) / 1000000 - c->served_ms >= 4) ukshm__turn(c, true);
+  else if (c->group != c) ukshm__turn(c, false);
+}
+
+// Why nothing can be sent or received any more.
+static int ukshm__ended(const ukshm_channel *c, ukshm_error *error) {
+  int pid = c->peer_pid;
+  if (c->ended == UKSHM_PEER_MISBEHAVED) {
+    return ukshm__fail(error, c->ended, "process %d broke the protocol: %s; its channel has "
+                       "been ended", pid, c->end.broken);
+  }
+  if (c->ended == UKSHM_NO_MEMORY) {
+    return ukshm__fail(error, c->ended, "no memory to keep a message: the channel has been ended");
+  }
+  if (c->ended == UKSHM_PEER_GONE) {
+    return ukshm__fail(error, c->ended, "process %d died or hung up without closing: connect "
+                       "again", pid);
+  }
+  return ukshm__fail(error, UKSHM_PEER_CLOSED, "process %d has closed the channel", pid);
+}
+
+// ---- The listener -------------------------------------------------------------------------------
+//
+// A thread accepts and meets, so that a program that computes or waits elsewhere neither keeps
+// connectors waiting nor those who import what is forwarded to them.
+//
+// A guest: HELLO → (channel: WELCOME →) ACK → handed to ukshm_accept. Other kinds: one answer.
+
+typedef struct ukshm__guest {
+  int socket;
+  struct ucred peer;
+  int64_t deadline;
+  uint8_t bytes[UKSHM__HELLO_BYTES];
+  size_t have;
+  ukshm_channel *channel;   // once WELCOME was sent
+  int their_fd;             // the connector's outbox
+} ukshm__guest;
+
+struct ukshm_listener {
+  int socket;
+  int stop, ready;             // eventfds: for the thread; for ukshm_accept, counting channels
+  pthread_t thread;
+  ukshm__address address;
+  char *name;
+  dev_t device;                // of a path's socket file, so that we remove our own only
+  ino_t inode;
+  ukshm_listen_options options;
+  ukshm__policy policy;
+  ukshm__guest guests[UKSHM__MEETINGS];   // the thread's
+  uint32_t guest_count;
+  bool breathe;                // no descriptors or memory to accept with: try later
+  pthread_mutex_t lock;        // for what follows
+  int references;              // channels, and 1 while it listens
+  ukshm_channel *channels;     // that were made here, or can be imported here
+  ukshm_channel *first_ready, **last_ready;
+};
+
+static void ukshm__listener_unreference(ukshm_listener *l) {
+  pthread_mutex_lock(&l->lock);
+  bool last = --l->references == 0;
+  pthread_mutex_unlock(&l->lock);
+  if (!last) return;
+  pthread_mutex_destroy(&l->lock);
+  free(l->name);
+  free(l);
+}
+
+static void ukshm__register(ukshm_listener *l, ukshm_channel *c) {
+  pthread_mutex_lock(&l->lock);
+  c->listener = l;
+  c->next = l->channels;
+  l->channels = c;
+  l->references++;
+  pthread_mutex_unlock(&l->lock);
+}
+
+static void ukshm__unregister(ukshm_channel *c) {
+  ukshm_listener *l = c->listener;
+  if (l == NULL) return;
+  pthread_mutex_lock(&l->lock);
+  ukshm_channel **link = &l->channels;
+  while (*link != c) link = &(*link)->next;
+  *link = c->next;
+  pthread_mutex_unlock(&l->lock);
+  c->listener = NULL;
+  ukshm__listener_unreference(l);
+}
+
+// Frees everything, in whatever state of the making.
+static void ukshm__channel_free(ukshm_channel *c) {
+  if (c == NULL) return;
+  ukshm__unregister(c);
+  while (c->end.region_count > 0) ukshm__region_free(&c->end, c->end.regions[0]);
+  while (c->exports != NULL) ukshm__export_free(c, c->exports);
+  if (c->end.own != NULL) munmap(c->end.own, c->own_bytes);
+  if (c->end.peer != NULL) munmap((void *)(uintptr_t)c->end.peer, c->peer_bytes);
+  ukshm__end_free(&c->end);
+  ukshm__close_fd(&c->socket);
+  ukshm__close_fd(&c->pidfd);
+  ukshm__close_fd(&c->poll_fd);
+  ukshm__close_fd(&c->event);
+  ukshm__close_fd(&c->own_fd);
+  *c->aside_last = c->copies;
+  for (ukshm__aside *aside = c->aside, *next; aside != NULL; aside = next) {
+    next = aside->next;
+    free(aside);
+  }
+  for (ukshm__refusal *refusal = c->refusals, *next; refusal != NULL; refusal = next) {
+    next = refusal->next;
+    free(refusal);
+  }
+  free(c->queue);
+  free(c);
+}
+
+static ukshm_channel *ukshm__channel_new(const struct ucred *peer, int spin_us) {
+  ukshm_channel *c = calloc(1, sizeof *c);
+  if (c == NULL) return NULL;
+  c->socket = c->pidfd = c->poll_fd = c->event = c->own_fd = -1;
+  c->group = c;
+  c->aside_last = &c->aside;
+  c->peer_pid = peer->pid;
+  c->peer_uid = peer->uid;
+  if (spin_us == 0) spin_us = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 50 : 0;
+  c->spin_ns = c->spin_now_ns = (int64_t)spin_us * 1000;
+  return c;
+}
+
+// With socket and mappings there: books, and what can wake us.
+static bool ukshm__channel_start(ukshm_channel *c) {
+  if (!ukshm__end_start(&c->end)) return false;
+  c->poll_fd = epoll_create1(EPOLL_CLOEXEC);
+  if (c->poll_fd < 0) return false;
+  // A dead peer whose child has the socket does not hang up: its pidfd tells.
+  socklen_t length = sizeof c->pidfd;
+  if (c->peer_pid != getpid() &&
+      getsockopt(c->socket, SOL_SOCKET, SO_PEERPIDFD, &c->pidfd, &length) < 0) {
+    c->pidfd = (int)syscall(SYS_pidfd_open, c->peer_pid, 0);
+  }
+  ukshm__watch(c, EPOLL_CTL_ADD, c->socket, EPOLLIN | EPOLLRDHUP);
+  ukshm__watch(c, EPOLL_CTL_ADD, c->pidfd, EPOLLIN);
+  return true;
+}
+
+// The sizes of a new channel; returns 0, or the status with which it is refused.
+static uint32_t ukshm__agree(const ukshm_listen_options *options, const ukshm__hello *hello,
+                             ukshm__sizes *ours, ukshm__sizes *theirs) {
+  const uint32_t asked[] = {hello->receive_ring, hello->receive_arena, hello->send_ring,
+                            hello->send_arena};
+  uint32_t size[4];
+  for (int i = 0; i < 4; i++) {
+    uint32_t usual = i % 2 == 0 ? options->ring_bytes : options->arena_bytes;
+    size[i] = asked[i] == UKSHM__AS_YOU_LIKE ? usual : asked[i];
+  }
+  if (!ukshm__layout(ours, size[0], size[1]) || !ukshm__layout(theirs, size[2], size[3])) {
+    return UKSHM__MALFORMED;
+  }
+  uint32_t most = options->arena_bytes_max;
+  uint32_t ring_most = most > options->ring_bytes ? most : options->ring_bytes;
+  bool good = size[1] <= most && size[3] <= most && size[0] <= ring_most && size[2] <= ring_most;
+  return good ? 0 : UKSHM__NO_LIMIT;
+}
+
+// Sends WELCOME, with up to two descriptors; 64 bytes fit into a fresh socket.
+static bool ukshm__welcome_guest(const ukshm__guest *guest, const ukshm__welcome *welcome,
+                                 const int *fds, size_t fd_count) {
+  uint8_t bytes[UKSHM__WELCOME_BYTES];
+  ukshm__encode_welcome(welcome, bytes);
+  union {
+    struct cmsghdr header;
+    char space[CMSG_SPACE(2 * sizeof(int))];
+  } control;
+  struct iovec part = {bytes, sizeof bytes};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+  if (fd_count > 0) {
+    memset(&control, 0, sizeof control);
+    message.msg_control = &control;
+    message.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    control.header.cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+    memcpy(CMSG_DATA(&control.header), fds, fd_count * sizeof(int));
+  }
+  return sendmsg(guest->socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof bytes;
+}
+
+static void ukshm__refuse(const ukshm__guest *guest, uint32_t status) {
+  ukshm__welcome_guest(guest, &(ukshm__welcome){.status = status}, NULL, 0);
+}
+
+// Answers an import: the outbox of that token, if it is there.
+static void ukshm__share(ukshm_listener *l, const ukshm__guest *guest, const uint8_t *token) {
+  pthread_mutex_lock(&l->lock);
+  ukshm_channel *c = l->channels;
+  while (c != NULL && (c->own_fd < 0 || memcmp(c->token, token, 8) != 0)) c = c->next;
+  if (c != NULL) {
+    bool huge = c->own_bytes != c->end.out.total;
+    ukshm__welcome welcome = {.flags = huge ? UKSHM__HUGE_PAGES : 0, .ring = c->end.out.ring,
+                              .arena = c->end.out.arena};
+    memcpy(welcome.token, token, 8);
+    ukshm__welcome_guest(guest, &welcome, &c->own_fd, 1);
+  }
+  pthread_mutex_unlock(&l->lock);
+  if (c == NULL) ukshm__refuse(guest, UKSHM__NO_TOKEN);
+}
+
+// Answers "who are you": as JSON.
+static void ukshm__tell(ukshm_listener *l, const ukshm__guest *guest) {
+  char *text = NULL;
+  size_t size = 0;
+  FILE *out = open_memstream(&text, &size);
+  if (out == NULL) return;
+  fputs("{\"name\":\"", out);
+  for (const char *at = l->name; *at != 0; at++) {
+    if (*at == '"' || *at == '\\' || (unsigned char)*at < 32) fprintf(out, "\\u%04x", *at);
+    else fputc(*at, out);
+  }
+  fprintf(out, "\",\"kind\":\"%s\",\"pid\":%d,\"uid\":%u,\"channels\":[",
+          strchr(l->name, '/') == NULL ? "abstract" : "path", (int)getpid(), (unsigned)geteuid());
+  pthread_mutex_lock(&l->lock);
+  const char *comma = "";
+  for (ukshm_channel *c = l->channels; c != NULL; c = c->next) {
+    const ukshm__end *end = &c->end;
+    if (!c->made_here || end->peer == NULL) continue;
+    uint32_t used = ukshm__get(end->own, UKSHM__TAIL) - ukshm__get(end->peer, UKSHM__HEAD);
+    uint64_t chunks = __atomic_load_n(&end->granules_used, __ATOMIC_RELAXED);
+    fprintf(out, "%s{\"peerPid\":%d,\"sharedBytes\":%zu,\"bytesInUse\":%llu}", comma, c->peer_pid,
+            c->own_bytes + c->peer_bytes,
+            (unsigned long long)(used + chunks * UKSHM__GRANULE));
+    comma = ",";
+  }
+  pthread_mutex_unlock(&l->lock);
+  fputs("]}", out);
+  fclose(out);
+  if (text == NULL) return;
+  ukshm__welcome welcome = {.ring = (uint32_t)size};
+  if (ukshm__welcome_guest(guest, &welcome, NULL, 0)) {
+    send(guest->socket, text, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+  }
+  free(text);
+}
+
+// Whether the listener's limits admit one more channel of so many bytes.
+static bool ukshm__within_limits(ukshm_listener *l, uint32_t uid, uint64_t bytes) {
+  uint32_t count = 0;
+  pthread_mutex_lock(&l->lock);
+  for (ukshm_channel *c = l->channels; c != NULL; c = c->next) {
+    if (!c->made_here) continue;
+    count++;
+    if (c->peer_uid == uid) bytes += (uint64_t)c->end.out.total + c->end.in.total;
+  }
+  pthread_mutex_unlock(&l->lock);
+  return count < l->options.channels_max && bytes <= l->options.user_bytes_max;
+}
+
+// Makes both outboxes and sends them. Returns 0, or the status with which the guest is refused.
+static uint32_t ukshm__invite(ukshm_listener *l, ukshm__guest *guest, const ukshm__hello *hello) {
+  ukshm__sizes ours, theirs;
+  uint32_t status = ukshm__agree(&l->options, hello, &ours, &theirs);
+  if (status != 0) return status;
+  uint64_t bytes = (uint64_t)ours.total + theirs.total;
+  if (!ukshm__within_limits(l, guest->peer.uid, bytes)) return UKSHM__NO_LIMIT;
+  ukshm_channel *c = ukshm__channel_new(&guest->peer, l->options.spin_us);
+  if (c == NULL) return UKSHM__NO_ROOM;
+  guest->channel = c;
+  c->made_here = true;
+  c->end.out = ours;
+  c->end.in = theirs;
+  c->own_bytes = ours.total;
+  c->peer_bytes = theirs.total;
+  c->policy = l->policy;
+  c->peer_cannot_fence = (hello->flags & UKSHM__CANNOT_FENCE) != 0;
+  memcpy(c->peer_token, hello->token, 8);
+  c->address_length = hello->address_length;
+  memcpy(c->address, hello->address, hello->address_length);
+  c->own_fd = ukshm__make_outbox(&ours);
+  guest->their_fd = ukshm__make_outbox(&theirs);
+  if (c->own_fd >= 0) c->end.own = ukshm__map_own(c->own_fd, c->own_bytes);
+  if (c->end.own == NULL || guest->their_fd < 0 || getrandom(c->token, 8, 0) != 8 ||
+      fcntl(guest->their_fd, F_ADD_SEALS, UKSHM__SIZE_SEALS) < 0) {
+    return UKSHM__NO_ROOM;
+  }
+  ukshm__register(l, c);
+  ukshm__welcome welcome = {.ring = ours.ring, .arena = ours.arena, .back_ring = theirs.ring,
+                            .back_arena = theirs.arena};
+  memcpy(welcome.token, c->token, 8);
+  const int fds[] = {c->own_fd, guest->their_fd};
+  return ukshm__welcome_guest(guest, &welcome, fds, 2) ? 0 : UKSHM__NO_ROOM;
+}
+
+// HELLO is there. False: this guest is done with.
+static bool ukshm__greet(ukshm_listener *l, ukshm__guest *guest) {
+  ukshm__hello hello;
+  uint32_t status = ukshm__decode_hello(guest->bytes, &hello);
+  if (status == 0 && hello.kind == UKSHM__CHANNEL) status = ukshm__invite(l, guest, &hello);
+  guest->have = 0;
+  if (status != 0) ukshm__refuse(guest, status);
+  else if (hello.kind == UKSHM__IMPORT) ukshm__share(l, guest, hello.token);
+  else if (hello.kind == UKSHM__INFO) ukshm__tell(l, guest);
+  return status == 0 && hello.kind == UKSHM__CHANNEL;
+}
+
+// ACK is there: the connector has mapped and sealed its outbox, or says so. Hands the channel over.
+static void ukshm__admit(ukshm_listener *l, ukshm__guest *guest) {
+  ukshm_channel *c = guest->channel;
+  if (!ukshm__is_ack(guest->bytes)) return;
+  if ((fcntl(guest->their_fd, F_GET_SEALS) & UKSHM__SEALS) != UKSHM__SEALS) return;
+  const uint8_t *peer = ukshm__map(guest->their_fd, c->peer_bytes, PROT_READ);
+  if (peer == NULL) return;
+  c->socket = guest->socket;
+  guest->socket = -1;
+  pthread_mutex_lock(&l->lock);
+  c->end.peer = peer;
+  bool good = ukshm__channel_start(c);
+  if (good) {
+    *l->last_ready = c;
+    l->last_ready = &c->next_ready;
+    guest->channel = NULL;
+    eventfd_write(l->ready, 1);
+  }
+  pthread_mutex_unlock(&l->lock);
+}
+
+// Goes on with one guest. False: it is done with.
+static bool ukshm__attend(ukshm_listener *l, ukshm__guest *guest) {
+  size_t want = guest->channel == NULL ? UKSHM__HELLO_BYTES : UKSHM__ACK_BYTES;
+  // Never more than that: frames may follow at once. No control buffer: no descriptors reach us.
+  ssize_t got = recv(guest->socket, guest->bytes + guest->have, want - guest->have, MSG_DONTWAIT);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return true;
+  if (got <= 0) return false;
+  guest->have += (size_t)got;
+  if (guest->have < want) return true;
+  if (want == UKSHM__HELLO_BYTES) return ukshm__greet(l, guest);
+  ukshm__admit(l, guest);
+  return false;
+}
+
+static void ukshm__dismiss(ukshm_listener *l, uint32_t index) {
+  ukshm__guest *guest = &l->guests[index];
+  ukshm__channel_free(guest->channel);
+  ukshm__close_fd(&guest->socket);
+  ukshm__close_fd(&guest->their_fd);
+  *guest = l->guests[--l->guest_count];
+}
+
+static void ukshm__welcome_in(ukshm_listener *l) {
+  ukshm__guest guest = {.their_fd = -1};
+  guest.socket = accept4(l->socket, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (guest.socket < 0) {
+    l->breathe = errno != EAGAIN && errno != EINTR && errno != ECONNABORTED;
+    return;
+  }
+  setsockopt(guest.socket, SOL_SOCKET, SO_PASSRIGHTS, &(int){0}, sizeof(int));
+  guest.deadline = ukshm__deadline(l->options.handshake_ms);
+  int same = 0;
+  bool known = ukshm__credentials(guest.socket, &guest.peer) == 0;
+  for (uint32_t i = 0; i < l->guest_count; i++) {
+    if (l->guests[i].peer.pid == guest.peer.pid) same++;
+  }
+  if (known && ukshm__admits(&l->policy, guest.peer.uid) && same < UKSHM__MEETINGS_EACH) {
+    l->guests[l->guest_count++] = guest;
+    return;
+  }
+  ukshm__refuse(&guest, same < UKSHM__MEETINGS_EACH ? UKSHM__NO_ACCESS : UKSHM__NO_LIMIT);
+  close(guest.socket);
+}
+
+static void *ukshm__listener_run(void *argument) {
+  ukshm_listener *l = argument;
+  for (;;) {
+    struct pollfd fds[UKSHM__MEETINGS + 2];
+    int64_t first = l->breathe ? ukshm__deadline(100) : UKSHM__NEVER;
+    bool full = l->breathe || l->guest_count == UKSHM__MEETINGS;
+    uint32_t guests = l->guest_count;
+    for (uint32_t i = 0; i < guests; i++) {
+      fds[i] = (struct pollfd){.fd = l->guests[i].socket, .events = POLLIN};
+      if (l->guests[i].deadline < first) first = l->guests[i].deadline;
+    }
+    fds[guests] = (struct pollfd){.fd = l->stop, .events = POLLIN};
+    fds[guests + 1] = (struct pollfd){.fd = full ? -1 : l->socket, .events = POLLIN};
+    l->breathe = false;
+    if (poll(fds, guests + 2, ukshm__left_ms(first)) < 0) continue;
+    if (fds[guests].revents != 0) break;
+    int64_t now = ukshm__now_ms();
+    for (uint32_t i = guests; i-- > 0;) {
+      bool stays = fds[i].revents == 0 || ukshm__attend(l, &l->guests[i]);
+      if (!stays || now >= l->guests[i].deadline) ukshm__dismiss(l, i);
+    }
+    if (fds[guests + 1].revents != 0) ukshm__welcome_in(l);
+  }
+  while (l->guest_count > 0) ukshm__dismiss(l, 0);
+  return NULL;
+}
+
+// Who has the name: a process id, 0 where it is not known; -1: nobody (of a path, a socket file may
+// be left over).
+static int ukshm__occupant(const ukshm__address *address) {
+  struct ucred peer = {.pid = 0};
+  int fd = ukshm__socket();
+  if (fd < 0) return 0;
+  if (connect(fd, (const struct sockaddr *)&address->sun, address->length) == 0) {
+    if (ukshm__credentials(fd, &peer) < 0) peer.pid = 0;
+  } else if (errno == ECONNREFUSED || errno == ENOENT) {
+    peer.pid = -1;
+  }
+  close(fd);
+  return peer.pid;
+}
+
+// Binds and listens. A path's socket file outlives a killed listener: whoever finds nobody behind
+// it removes it, under a lock on its folder, so that two cannot both take it over.
+static int ukshm__take_name(ukshm_listener *l, ukshm_error *error) {
+  const char *path = l->address.sun.sun_path;
+  int folder = -1;
+  if (*path != 0) {
+    char name[sizeof l->address.sun.sun_path + 1];
+    memcpy(name, path, sizeof l->address.sun.sun_path);
+    name[sizeof name - 1] = 0;
+    strrchr(name, '/')[1] = 0;
+    folder = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    // Anybody could hold the lock for ever: patience has an end.
+    int64_t deadline = ukshm__deadline(5000);
+    int locked = -1;
+    while (folder >= 0 && (locked = flock(folder, LOCK_EX | LOCK_NB)) < 0 &&
+           ukshm__now_ms() < deadline) {
+      poll(NULL, 0, 1);
+    }
+    if (locked < 0) {
+      ukshm__close_fd(&folder);
+      return ukshm__fail_call(error, "locking the path's folder");
+    }
+    struct stat status;
+    if (lstat(path, &status) == 0 && S_ISSOCK(status.st_mode) &&
+        ukshm__occupant(&l->address) < 0) {
+      unlink(path);
+    }
+  }
+  int result = 0;
+  if (bind(l->socket, (const struct sockaddr *)&l->address.sun, l->address.length) < 0) {
+    if (errno != EADDRINUSE) result = ukshm__fail_call(error, "bind");
+    else result = ukshm__fail(error, UKSHM_NAME_IN_USE, "'%s' is taken by process %d",
+                              l->name, ukshm__occupant(&l->address));
+  } else if (listen(l->socket, 256) < 0) {
+    result = ukshm__fail_call(error, "listen");
+  } else if (*path != 0) {
+    struct stat status = {.st_ino = 0};
+    lstat(path, &status);
+    l->device = status.st_dev;
+    l->inode = status.st_ino;
+  }
+  ukshm__close_fd(&folder);
+  return result;
+}
+
+// Fills in the defaults, and checks what was asked.
+static int ukshm__listen_options(ukshm_listener *l, const ukshm_listen_options *asked,
+                                 ukshm_error *error) {
+  ukshm_listen_options o = asked == NULL ? (ukshm_listen_options){0} : *asked;
+  ukshm__sizes sizes;
+  if (o.ring_bytes == 0) o.ring_bytes = 256 << 10;
+  if (o.arena_bytes == 0) o.arena_bytes = 4 << 20;
+  else if (o.arena_bytes == UKSHM_NO_ARENA) o.arena_bytes = 0;
+  if (o.arena_bytes_max == 0) o.arena_bytes_max = 64 << 20;
+  if (o.arena_bytes_max < o.arena_bytes) o.arena_bytes_max = o.arena_bytes;
+  if (o.channels_max == 0) o.channels_max = 1024;
+  if (o.user_bytes_max == 0) o.user_bytes_max = UKSHM__MAX_BYTES;
+  if (o.handshake_ms <= 0) o.handshake_ms = 5000;
+  if (!ukshm__layout(&sizes, o.ring_bytes, o.arena_bytes)) {
+    return ukshm__fail(error, UKSHM_INVALID_ARGUMENT, "ring_bytes is %u, arena_bytes %u; "
+                       "expected a power of two from 4096, a multiple of 65536, up to 2^30",
+                       o.ring_bytes, o.arena_bytes);
+  }
+  l->options = o;
+  return ukshm__policy_of(o.uids, o.uid_count, &l->policy, error);
+}
+
+ukshm_listener *ukshm_listen(const char *name, const ukshm_listen_options *options,
+                             ukshm_error *error) {
+  ukshm_listener *l = calloc(1, sizeof *l);
+  if (l == NULL || (l->name = strdup(name == NULL ? "" : name)) == NULL) {
+    free(l);
+    ukshm__fail(error, UKSHM_NO_MEMORY, "no memory for a listener");
+    return NULL;
+  }
+  l->socket = l->stop = l->ready = -1;
+  l->references = 1;
+  l->last_ready = &l->first_ready;
+  pthread_mutex_init(&l->lock, NULL);
+  int result = ukshm__listen_options(l, options, error);
+  if (result == 0) result = ukshm__address_of(name, geteuid(), &l->address, error);
+  if (result == 0) {
+    l->socket = ukshm__socket();
+    l->stop = eventfd(0, EFD_CLOEXEC);
+    l->ready = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
+    if (l->socket < 0 || l->stop < 0 || l->ready < 0) result = ukshm__fail_call(error, "socket");
+  }
+  if (result == 0) {
+    setsockopt(l->socket, SOL_SOCKET, SO_PASSRIGHTS, &(int){0}, sizeof(int));
+    result = ukshm__take_name(l, error);
+  }
+  if (result == 0) {
+    errno = ukshm__thread(ukshm__listener_run, l, &l->thread);
+    if (errno == 0) return l;
+    ukshm__fail_call(error, "pthread_create");
+  }
+  ukshm__close_fd(&l->socket);
+  ukshm__close_fd(&l->stop);
+  ukshm__close_fd(&l->ready);
+  ukshm__listener_unreference(l);
+  return NULL;
+}
+
+ukshm_channel *ukshm_accept(ukshm_listener *l, int timeout_ms, ukshm_error *error) {
+  int64_t deadline = ukshm__deadline(timeout_ms);
+  eventfd_t count;
+  while (eventfd_read(l->ready, &count) < 0) {
+    if (errno != EINTR && !ukshm__ready(l->ready, POLLIN, deadline)) {
+      ukshm__timeout(error);
+      return NULL;
+    }
+  }
+  pthread_mutex_lock(&l->lock);
+  ukshm_channel *c = l->first_ready;
+  l->first_ready = c->next_ready;
+  if (l->first_ready == NULL) l->last_ready = &l->first_ready;
+  pthread_mutex_unlock(&l->lock);
+  return c;
+}
+
+int ukshm_listener_fd(const ukshm_listener *l) { return l->ready; }
+
+void ukshm_listener_close(ukshm_listener *l) {
+  if (l == NULL) return;
+  eventfd_write(l->stop, 1);
+  pthread_join(l->thread, NULL);
+  struct stat status;
+  const char *path = l->address.sun.sun_path;
+  if (*path != 0 && lstat(path, &status) == 0 && status.st_ino == l->inode &&
+      status.st_dev == l->device) {
+    unlink(path);
+  }
+  ukshm__close_fd(&l->socket);
+  ukshm__close_fd(&l->stop);
+  ukshm__close_fd(&l->ready);
+  while (l->first_ready != NULL) {
+    ukshm_channel *c = l->first_ready;
+    l->first_ready = c->next_ready;
+    ukshm__channel_free(c);
+  }
+  ukshm__listener_unreference(l);
+}
+
+// ---- Connecting ---------------------------------------------------------------------------------
+
+// From a meeting that went well to a channel.
+static ukshm_channel *ukshm__channel_of(ukshm__meet *meet, const ukshm_connect_options *options) {
+  ukshm_channel *c = ukshm__channel_new(&meet->peer, options->spin_us);
+  if (c == NULL) return NULL;
+  c->socket = meet->socket;
+  c->own_fd = meet->fds[1];
+  c->own_bytes = meet->own_bytes;
+  c->peer_bytes = meet->peer_bytes;
+  c->end.own = meet->own_base;
+  c->end.peer = meet->peer_base;
+  c->end.out = meet->ours;
+  c->end.in = meet->theirs;
+  meet->socket = meet->fds[1] = -1;
+  meet->own_base = meet->peer_base = NULL;
+  c->policy = meet->policy;
+  c->peer_cannot_fence = (meet->welcome.flags & UKSHM__CANNOT_FENCE) != 0;
+  memcpy(c->peer_token, meet->welcome.token, 8);
+  c->address_length = meet->address.length;
+  memcpy(c->address, &meet->address.sun, meet->address.length);
+  memcpy(c->token, meet->hello + 32, 8);
+  if (!ukshm__channel_start(c)) {
+    ukshm__channel_free(c);
+    return NULL;
+  }
+  if (options->forward_via != NULL) ukshm__register(options->forward_via, c);
+  return c;
+}
+
+static uint32_t ukshm__wish(uint32_t asked) {
+  return asked == 0 ? UKSHM__AS_YOU_LIKE : asked == UKSHM_NO_ARENA ? 0 : asked;
+}
+
+// Reaches the listener, whoever of the admitted owners has one, and fills in the HELLO.
+static int ukshm__prepare_meet(ukshm__meet *meet, const char *name, const ukshm_connect_options *o,
+                               ukshm_error *error) {
+  int result = ukshm__policy_of(o->uids, o->uid_count, &meet->policy, error);
+  if (result < 0) return result;
+  ukshm__hello hello = {.send_ring = ukshm__wish(o->ring_bytes),
+                        .send_arena = ukshm__wish(o->arena_bytes),
+                        .receive_ring = ukshm__wish(o->receive_ring_bytes),
+                        .receive_arena = ukshm__wish(o->receive_arena_bytes)};
+  if (getrandom(hello.token, 8, 0) != 8) return ukshm__fail_call(error, "getrandom");
+  if (o->forward_via != NULL) {
+    hello.address_length = o->forward_via->address.length;
+    memcpy(hello.address, &o->forward_via->address.sun, hello.address_length);
+  }
+  ukshm__encode_hello(&hello, meet->hello);
+  meet->handshake_ms = o->handshake_ms <= 0 ? 5000 : (uint32_t)o->handshake_ms;
+  int64_t deadline = ukshm__deadline(o->wait_ms);
+  uint32_t users = meet->policy.count == 0 ? 1 : meet->policy.count;
+  for (uint32_t i = 0;; i = (i + 1) % users) {
+    // With several possible owners each has a name of its own: they are tried in turn.
+    uint32_t uid = meet->policy.count == 0 ? geteuid() : meet->policy.uids[i];
+    int wait_ms = users > 1 ? (i == users - 1 && o->wait_ms != 0 ? 20 : 0) : o->wait_ms;
+    result = ukshm__address_of(name, uid, &meet->address, error);
+    if (result < 0) return result;
+    meet->socket = ukshm__reach(&meet->address, &meet->policy, wait_ms, (int)meet->handshake_ms,
+                                &meet->peer, error);
+    if (meet->socket != UKSHM_NO_LISTENER) return meet->socket < 0 ? meet->socket : 0;
+    if (i == users - 1 && ukshm__now_ms() >= deadline) return UKSHM_NO_LISTENER;
+  }
+}
+
+// The channel, or why there is none; the meeting is over for us in any case.
+static ukshm_channel *ukshm__outcome(ukshm__meet *meet, const ukshm_connect_options *options,
+                                     ukshm_error *error) {
+  ukshm_channel *c = NULL;
+  if (!ukshm__meet_is(meet, &meet->done)) {
+    bool hangs = ukshm__meet_is(meet, &meet->checking);
+    if (hangs) ukshm__fail(error, UKSHM_PEER_MISBEHAVED, "the descriptor that it passed hangs us");
+    else ukshm__fail(error, UKSHM_TIMEOUT, "the listener did not answer in time");
+  } else if (meet->result < 0) {
+    if (error != NULL) *error = meet->error;
+  } else if ((c = ukshm__channel_of(meet, options)) == NULL) {
+    ukshm__fail(error, UKSHM_NO_MEMORY, "no memory for the channel");
+  }
+  ukshm__meet_abandon(meet);
+  return c;
+}
+
+ukshm_channel *ukshm_connect(const char *name, const ukshm_connect_options *options,
+                             ukshm_error *error) {
+  ukshm_connect_options o = options == NULL ? (ukshm_connect_options){0} : *options;
+  int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  ukshm__meet *meet = event < 0 ? NULL : ukshm__meet_new(UKSHM__CHANNEL, event);
+  ukshm_channel *c = NULL;
+  if (meet == NULL) {
+    ukshm__fail_call(error, "eventfd");
+  } else if (ukshm__prepare_meet(meet, name, &o, error) < 0) {
+    meet->socket = -1;
+    ukshm__meet_free(meet);
+  } else {
+    // A little longer than the thread gives itself: it says more precisely what is missing.
+    int64_t deadline = ukshm__now_ms() + meet->handshake_ms + 500;
+    if (ukshm__meet_start(meet)) {
+      ukshm__ready(event, POLLIN, deadline);
+      c = ukshm__outcome(meet, &o, error);
+    } else {
+      ukshm__fail(error, UKSHM_LIMIT, "too many meetings hang: connect to those you trust");
+    }
+  }
+  ukshm__close_fd(&event);
+  return c;
+}
+
+static void ukshm__leave_group(ukshm_channel *c) {
+  ukshm_channel *m = c->group;
+  for (; m != c; m = m->group) {
+    for (ukshm__export *export = m->exports; export != NULL; export = export->next) {
+      if (export->source == &c->end) export->source = NULL;
+    }
+  }
+  while (m->group != c) m = m->group;
+  m->group = c->group;
+  c->group = c;
+  if (m != c) ukshm__turn(m, true);   // tells those to whom messages of this channel went
+}
+
+int ukshm_close(ukshm_channel *c, int timeout_ms, ukshm_error *error) {
+  if (c == NULL) return 0;
+  ukshm__enter(c);
+  ukshm__end *end = &c->end;
+  end->inline_open = 0;
+  ukshm__send_refusals(c);
+  ukshm__publish(end);
+  c->closing = true;
+  // RELEASE state: our last tail comes before it.
+  ukshm__put(end->own, UKSHM__STATE, 1);
+  ukshm__send_frame(c, (const uint8_t[]){UKSHM__F_RING}, 1);
+  int64_t deadline = 0;
+  int result = 0;
+  bool read;
+  while (!(read = end->head_seen == end->published && end->leases_out == 0) && !c->ended &&
+         !ukshm__peer_closing(c) && result == 0) {
+    result = ukshm__wait(c, UKSHM_SPACE, timeout_ms, &deadline);
+  }
+  if (read) result = 0;
+  else if (result < 0) ukshm__timeout(error);
+  else if (c->ended != 0 && c->ended != UKSHM_PEER_CLOSED) result = ukshm__ended(c, error);
+  ukshm__revoke_forwards(end);
+  ukshm__leave_group(c);
+  ukshm__channel_free(c);
+  return result;
+}
+
+// ---- Sending and receiving ----------------------------------------------------------------------
+
+// Whether anything can still be sent: the peer may have closed while it lives.
+static int ukshm__check_open(const ukshm_channel *c, ukshm_error *error) {
+  return c->ended || ukshm__peer_closing(c) ? ukshm__ended(c, error) : 0;
+}
+
+static uint32_t ukshm__message_max(const ukshm__end *end) {
+  uint32_t most = ukshm__inline_max(&end->out);
+  return end->out.arena > most ? end->out.arena : most;
+}
+
+static int ukshm__loan_open(ukshm_error *error) {
+  return ukshm__fail(error, UKSHM_LOAN_OPEN, "a loan for a small message is open: send or "
+                     "discard it first; small messages are sent in the order of their loans");
+}
+
+static int ukshm__bad_type(uint32_t type, ukshm_error *error) {
+  return ukshm__fail(error, UKSHM_INVALID_ARGUMENT, "the type is %u; expected 0 to 16383", type);
+}
+
+int ukshm_loan(ukshm_channel *c, size_t length, ukshm_open_loan *loan, int timeout_ms,
+               ukshm_error *error) {
+  ukshm__enter(c);
+  ukshm__end *end = &c->end;
+  uint32_t most = ukshm__message_max(end);
+  int64_t deadline = 0;
+  int result = 0;
+  if (length > most) {
+    result = ukshm__fail(error, UKSHM_MESSAGE_TOO_LONG, "%zu bytes; at most %u fit: let the "
+                         "listener give a larger arena", length, most);
+  } else if (end->inline_open != 0 && length <= ukshm__inline_max(&end->out)) {
+    result = ukshm__loan_open(error);
+  }
+  while (result == 0) {
+    if ((result = ukshm__check_open(c, error)) < 0) break;
+    if (ukshm__lend(end, (uint32_t)length, loan) ||
+        (ukshm__collect(end) == 0 && ukshm__lend(end, (uint32_t)length, loan))) {
+      loan->channel = c;
+      return 0;
+    }
+    if (ukshm__wait(c, UKSHM_SPACE, timeout_ms, &deadline) < 0) result = ukshm__timeout(error);
+  }
+  loan->channel = NULL;
+  return result;
+}
+
+int ukshm_try_loan(ukshm_channel *c, size_t length, ukshm_open_loan *loan, ukshm_error *error) {
+  return ukshm_loan(c, length, loan, 0, error);
+}
+
+// Sends a loan as a record of this kind.
+static int ukshm__send_as(ukshm_open_loan *loan, uint32_t kind, bool publish, ukshm_error *error) {
+  ukshm_channel *c = loan->channel;
+  if (c == NULL) {
+    return ukshm__fail(error, UKSHM_LOAN_USED, "this loan was sent or discarded before");
+  }
+  ukshm__end *end = &c->end;
+  if (loan->type > UKSHM__TYPE_MAX) return ukshm__bad_type(loan->type, error);
+  if (loan->length > loan->room) {
+    return ukshm__fail(error, UKSHM_INVALID_ARGUMENT, "the length is %zu; %u bytes were lent",
+                       loan->length, loan->room);
+  }
+  if (loan->granules > 0 && end->inline_open != 0) return ukshm__loan_open(error);
+  int result = ukshm__check_open(c, error);
+  ukshm__end_loan(end, loan, result == 0, kind | loan->type, loan->id);
+  loan->channel = NULL;
+  if (result < 0) return result;
+  c->stats.sent_messages++;
+  c->stats.sent_bytes += loan->length;
+  if (publish) ukshm_publish(c);
+  return 0;
+}
+
+int ukshm_send_loan(ukshm_open_loan *loan, bool publish, ukshm_error *error) {
+  return ukshm__send_as(loan, 0, publish, error);
+}
+
+void ukshm_discard(ukshm_open_loan *loan) {
+  if (loan->channel != NULL) ukshm__end_loan(&loan->channel->end, loan, false, 0, 0);
+  loan->channel = NULL;
+}
+
+static int ukshm__copy_in(ukshm_channel *c, const void *bytes, size_t length, uint32_t kind,
+                          uint32_t type, uint32_t id, bool publish, int timeout_ms,
+                          ukshm_error *error) {
+  ukshm_open_loan loan;
+  if (type > UKSHM__TYPE_MAX) return ukshm__bad_type(type, error);
+  int result = ukshm_loan(c, length, &loan, timeout_ms, error);
+  if (result < 0) return result;
+  loan.type = type;
+  loan.id = id;
+  if (length > 0) memcpy(loan.bytes, bytes, length);
+  result = ukshm__send_as(&loan, kind, publish, error);
+  ukshm_discard(&loan);
+  return result;
+}
+
+int ukshm_send(ukshm_channel *c, const void *bytes, size_t length, uint32_t type, uint32_t id,
+               int timeout_ms, ukshm_error *error) {
+  return ukshm__copy_in(c, bytes, length, 0, type, id, true, timeout_ms, error);
+}
+
+int ukshm_try_send(ukshm_channel *c, const void *bytes, size_t length, uint32_t type, uint32_t id,
+                   bool publish, ukshm_error *error) {
+  return ukshm__copy_in(c, bytes, length, 0, type, id, publish, 0, error);
+}
+
+void ukshm_publish(ukshm_channel *c) {
+  ukshm__publish(&c->end);
+  ukshm__ring(c);
+}
+
+// Lets a message wait, for its turn or for who asked for it. NULL: no memory; the channel ends.
+static ukshm__aside *ukshm__keep(ukshm_channel *c, const ukshm_message *message) {
+  bool in_ring = message->lease == UKSHM__INLINE;
+  ukshm__aside *aside = malloc(sizeof *aside + (in_ring ? message->length : 0));
+  if (aside == NULL) {
+    ukshm__end_channel(c, UKSHM_NO_MEMORY);
+    return NULL;
+  }
+  *aside = (ukshm__aside){.message = *message};
+  aside->message.channel = c;
+  if (!in_ring) return aside;
+  memcpy(aside->bytes, message->bytes, message->length);
+  ukshm__release_inline(&c->end, message->serial);
+  aside->message.bytes = aside->bytes;
+  aside->message.lease = UKSHM__COPIED;
+  aside->message.copy = aside;
+  c->aside_bytes += message->length;
+  return aside;
+}
+
+static void ukshm__hand_out(ukshm_channel *c, ukshm__aside *aside, ukshm_message *message) {
+  *message = aside->message;
+  if (message->copy == NULL) {
+    free(aside);
+  } else {
+    aside->next = c->copies;
+    c->copies = aside;
+  }
+}
+
+static void ukshm__free_copy(ukshm_channel *c, ukshm__aside *copy) {
+  ukshm__aside **link = &c->copies;
+  while (*link != copy) link = &(*link)->next;
+  *link = copy->next;
+  c->aside_bytes -= copy->message.length;
+  free(copy);
+}
+
+// Whether the answer to `*id` came, or `any` message for the program: 1; 0: neither; -1: the peer
+// lied; -2: no memory. Other answers are kept for those who wait for them; what was given up goes.
+static int ukshm__take(ukshm_channel *c, ukshm_message *message, bool any, const uint32_t *id) {
+  for (;;) {
+    int result = c->ended == UKSHM_PEER_MISBEHAVED ? -1 : ukshm__next(&c->end, message);
+    if (result == -1) ukshm__end_channel(c, UKSHM_PEER_MISBEHAVED);
+    if (result != 1) return result;
+    message->channel = c;
+    if (message->kind < UKSHM__REPLY) {
+      if (any) return 1;
+      ukshm__aside *aside = ukshm__keep(c, message);
+      if (aside == NULL) return -2;
+      *c->aside_last = aside;
+      c->aside_last = &aside->next;
+      if (c->aside_bytes < UKSHM__ASIDE_MAX) continue;
+      return 0;
+    }
+    ukshm__slot *slot = ukshm__slot_of(&c->end, message->id);
+    if (slot->state == UKSHM__GIVEN_UP) {
+      ukshm__slot_give(&c->end, slot);
+      ukshm_release(message);
+    } else if (id != NULL && message->id == *id) {
+      ukshm__slot_give(&c->end, slot);
+      return 1;
+    } else if ((slot->answer = ukshm__keep(c, message)) == NULL) {
+      return -2;
+    } else {
+      slot->state = UKSHM__ANSWERED;
+    }
+  }
+}
+
+static void ukshm__count_received(ukshm_channel *c, const ukshm_message *message) {
+  c->stats.received_messages++;
+  c->stats.received_bytes += message->length;
+  ukshm__ring(c);
+}
+
+int ukshm_receive(ukshm_channel *c, ukshm_message *message, int timeout_ms, ukshm_error *error) {
+  ukshm__enter(c);
+  int64_t deadline = 0;
+  for (;;) {
+    ukshm__aside *aside = c->aside;
+    // Before looking at the tail: what the peer published last comes before its state.
+    bool over = c->ended || ukshm__peer_closing(c);
+    int result = 1;
+    if (aside != NULL) {
+      c->aside = aside->next;
+      if (c->aside == NULL) c->aside_last = &c->aside;
+      ukshm__hand_out(c, aside, message);
+    } else {
+      result = ukshm__take(c, message, true, NULL);
+    }
+    if (result == 1) {
+      ukshm__count_received(c, message);
+      return 0;
+    }
+    message->channel = NULL;
+    if (result == -2) return ukshm__fail(error, UKSHM_NO_MEMORY, "no memory to hold more");
+    if (over || result == -1) return ukshm__ended(c, error);
+    if (ukshm__wait(c, UKSHM_MESSAGES, timeout_ms, &deadline) < 0) return ukshm__timeout(error);
+  }
+}
+
+void ukshm_release(ukshm_message *message) {
+  ukshm_channel *c = message->channel;
+  if (c == NULL) return;
+  if (message->request) {
+    ukshm_refuse(message, "UkshmError", "ERR_UKSHM_NO_REPLY", "the request was released unanswered");
+    return;
+  }
+  message->channel = NULL;
+  ukshm__region *region = message->region;
+  if (message->lease == UKSHM__INLINE) {
+    ukshm__release_inline(&c->end, message->serial);
+  } else if (message->lease == UKSHM__COPIED) {
+    ukshm__free_copy(c, message->copy);
+  } else {
+    if (region != NULL && --region->held == 0 && region->dropped) {
+      ukshm__region_free(&c->end, region);
+    }
+    ukshm__give_back(&c->end, message->lease, message->generation);
+  }
+  // A peer that sleeps for space is not kept waiting.
+  if ((ukshm__get(c->end.peer, UKSHM__ASLEEP_SPACE) & 1) != 0) ukshm__publish_head(&c->end);
+  ukshm__enter(c);
+  ukshm__ring(c);
+}
+
+// ---- Requests -----------------------------------------------------------------------------------
+
+static int ukshm__too_many(ukshm_error *error) {
+  return ukshm__fail(error, UKSHM_LIMIT, "65536 requests wait for their answers (or there is no "
+                     "memory): await some before you ask more");
+}
+
+// A failure in place of a reply: "name\ncode\ntext", of a process that may have written anything.
+static int ukshm__remote(ukshm_message *message, ukshm_error *error) {
+  char bytes[UKSHM__FAILURE_BYTES + 1];
+  size_t length = message->length < UKSHM__FAILURE_BYTES ? message->length : UKSHM__FAILURE_BYTES;
+  memcpy(bytes, message->bytes, length);
+  bytes[length] = 0;
+  ukshm_release(message);
+  char *text = bytes, *name = strsep(&text, "\n"), *code = strsep(&text, "\n");
+  bool coded = code != NULL && *code != 0;
+  return ukshm__fail(error, UKSHM_REMOTE, "%s%s%s%s: %s", name, coded ? " [" : "",
+                     coded ? code : "", coded ? "]" : "", text == NULL ? "" : text);
+}
+
+int ukshm_ask(ukshm_channel *c, const void *bytes, size_t length, uint32_t type, uint32_t *id,
+              int timeout_ms, ukshm_error *error) {
+  if (!ukshm__slot_take(&c->end, id)) return ukshm__too_many(error);
+  int result = ukshm__copy_in(c, bytes, length, UKSHM__REQUEST, type, *id, true, timeout_ms, error);
+  if (result < 0) ukshm__slot_give(&c->end, ukshm__slot_of(&c->end, *id));
+  return result;
+}
+
+int ukshm_ask_loan(ukshm_open_loan *loan, uint32_t *id, ukshm_error *error) {
+  ukshm_channel *c = loan->channel;
+  if (c == NULL) return ukshm__send_as(loan, UKSHM__REQUEST, true, error);
+  if (!ukshm__slot_take(&c->end, id)) return ukshm__too_many(error);
+  loan->id = *id;
+  int result = ukshm__send_as(loan, UKSHM__REQUEST, true, error);
+  if (result < 0) ukshm__slot_give(&c->end, ukshm__slot_of(&c->end, *id));
+  return result;
+}
+
+int ukshm_await(ukshm_channel *c, uint32_t id, ukshm_message *reply, int timeout_ms,
+                ukshm_error *error) {
+  ukshm__enter(c);
+  int64_t deadline = 0;
+  reply->channel = NULL;
+  for (;;) {
+    ukshm__slot *slot = ukshm__slot_of(&c->end, id);
+    if (slot == NULL || slot->state == UKSHM__GIVEN_UP) {
+      return ukshm__fail(error, UKSHM_INVALID_ARGUMENT, "no request %u waits for an answer", id);
+    }
+    bool over = c->ended || ukshm__peer_closing(c);
+    int result = 1;
+    if (slot->state == UKSHM__ANSWERED) {
+      ukshm__hand_out(c, slot->answer, reply);
+      ukshm__slot_give(&c->end, slot);
+    } else {
+      if (c->aside_bytes >= UKSHM__ASIDE_MAX) {
+        return ukshm__fail(error, UKSHM_LIMIT, "too many messages came before the answer: receive "
+                           "and release them first");
+      }
+      result = ukshm__take(c, reply, false, &id);
+    }
+    if (result == 1) {
+      ukshm__count_received(c, reply);
+      return reply->kind == UKSHM__FAILURE ? ukshm__remote(reply, error) : 0;
+    }
+    reply->channel = NULL;
+    if (result == -2) return ukshm__fail(error, UKSHM_NO_MEMORY, "no memory to hold more");
+    if (result == -1 || (over && c->aside_bytes < UKSHM__ASIDE_MAX)) return ukshm__ended(c, error);
+    if (ukshm__wait(c, UKSHM_MESSAGES, timeout_ms, &deadline) < 0) return ukshm__timeout(error);
+  }
+}
+
+void ukshm_give_up(ukshm_channel *c, uint32_t id) {
+  ukshm__slot *slot = ukshm__slot_of(&c->end, id);
+  if (slot == NULL) return;
+  if (slot->state == UKSHM__WAITING) {
+    slot->state = UKSHM__GIVEN_UP;
+  } else if (slot->state == UKSHM__ANSWERED) {
+    ukshm_message reply;
+    ukshm__hand_out(c, slot->answer, &reply);
+    ukshm__slot_give(&c->end, slot);
+    ukshm_release(&reply);
+  }
+}
+
+int ukshm_request(ukshm_channel *c, const void *bytes, size_t length, uint32_t type,
+                  ukshm_message *reply, int timeout_ms, ukshm_error *error) {
+  uint32_t id;
+  reply->channel = NULL;
+  int result = ukshm_ask(c, bytes, length, type, &id, timeout_ms, error);
+  if (result < 0) return result;
+  result = ukshm_await(c, id, reply, timeout_ms, error);
+  if (result < 0) ukshm_give_up(c, id);
+  return result;
+}
+
+static int ukshm__check_request(const ukshm_message *request, ukshm_error *error) {
+  if (request->channel == NULL) {
+    return ukshm__fail(error, UKSHM_MESSAGE_RELEASED, "the request was answered or released");
+  }
+  if (request->request) return 0;
+  return ukshm__fail(error, UKSHM_NOT_A_REQUEST, "the message is no request: nobody waits for a "
+                     "reply; use ukshm_send");
+}
+
+int ukshm_reply(ukshm_message *request, const void *bytes, size_t length, uint32_t type,
+                int timeout_ms, ukshm_error *error) {
+  int result = ukshm__check_request(request, error);
+  if (result < 0) return result;
+  result = ukshm__copy_in(request->channel, bytes, length, UKSHM__REPLY, type, request->id, true,
+                          timeout_ms, error);
+  if (result < 0) return result;
+  request->request = false;
+  ukshm_release(request);
+  return 0;
+}
+
+int ukshm_reply_loan(ukshm_message *request, ukshm_open_loan *loan, ukshm_error *error) {
+  int result = ukshm__check_request(request, error);
+  if (result == 0 && loan->channel != NULL && loan->channel != request->channel) {
+    result = ukshm__fail(error, UKSHM_INVALID_ARGUMENT, "the loan is another channel's");
+  }
+  if (result < 0) return result;
+  loan->id = request->id;
+  result = ukshm__send_as(loan, UKSHM__REPLY, true, error);
+  if (result < 0) return result;
+  request->request = false;
+  ukshm_release(request);
+  return 0;
+}
+
+void ukshm_refuse(ukshm_message *request, const char *name, const char *code, const char *text) {
+  ukshm_channel *c = request->channel;
+  if (c == NULL || !request->request) return;
+  request->request = false;
+  char bytes[UKSHM__FAILURE_BYTES + 1];
+  int wanted = snprintf(bytes, sizeof bytes, "%s\n%s\n%s", name, code, text);
+  uint32_t most = ukshm__inline_max(&c->end.out);
+  uint32_t length = wanted < UKSHM__FAILURE_BYTES ? (uint32_t)wanted : UKSHM__FAILURE_BYTES;
+  if (length > most) length = most;
+  ukshm__refusal *refusal = malloc(sizeof *refusal + length);
+  if (refusal != NULL) {
+    *refusal = (ukshm__refusal){.id = request->id, .length = length};
+    memcpy(refusal->bytes, bytes, length);
+    ukshm__refusal **last = &c->refusals;
+    while (*last != NULL) last = &(*last)->next;
+    *last = refusal;
+    ukshm__collect(&c->end);
+    ukshm__send_refusals(c);
+  }
+  ukshm_release(request);
+}
+
+// ---- Forwarding, O → M → T; this is M -----------------------------------------------------------
+//
+// We ask T to map O's outbox (IMPORT) and wait until it has (IMPORTED). Then a message is handed on
+// as a descriptor into it, under a lease of ours that remembers what we hold of O. T's release of
+// that lease releases O's. When O's channel was closed here and all is back: DROP.
+
+static int ukshm__join(ukshm_channel *a, ukshm_channel *b, ukshm_error *error) {
+  int count = 0;
+  ukshm_channel *m = a;
+  do {
+    if (m == b) return 0;
+    count++;
+    m = m->group;
+  } while (m != a);
+  for (m = b->group, count++; m != b; m = m->group) count++;
+  if (count > UKSHM__GROUP) {
+    return ukshm__fail(error, UKSHM_LIMIT, "more than 64 channels joined by forwarding");
+  }
+  ukshm_channel *next = a->group;
+  a->group = b->group;
+  b->group = next;
+  return 0;
+}
+
+// The export of `from`'s memory to `to`; asks for it the first time.
+static ukshm__export *ukshm__export_of(ukshm_channel *to, ukshm_channel *from) {
+  ukshm__export *export = to->exports;
+  while (export != NULL && export->source != &from->end) export = export->next;
+  if (export != NULL) return export;
+  export = calloc(1, sizeof *export);
+  if (export == NULL) return NULL;
+  *export = (ukshm__export){.next = to->exports, .source = &from->end,
+                            .number = ++to->last_number};
+  to->exports = export;
+  uint8_t frame[UKSHM__FRAME_BYTES] = {UKSHM__F_IMPORT};
+  ukshm__set32(frame + 1, export->number);
+  memcpy(frame + 5, from->peer_token, 8);
+  ukshm__set32(frame + 13, from->peer_uid);
+  ukshm__set32(frame + 17, from->address_length);
+  memcpy(frame + 21, from->address, from->address_length);
+  ukshm__send_frame(to, frame, sizeof frame);
+  return export;
+}
+
+static int ukshm__forward_chunk(ukshm_message *message, ukshm_channel *to, int timeout_ms,
+                                ukshm_error *error) {
+  ukshm_channel *from = message->channel;
+  ukshm__end *end = &to->end;
+  int64_t deadline = 0;
+  int result = ukshm__join(from, to, error);
+  while (result == 0) {
+    if (end->inline_open != 0) return ukshm__loan_open(error);
+    if ((result = ukshm__check_open(to, error)) < 0) break;
+    ukshm__export *export = ukshm__export_of(to, from);
+    if (export == NULL) return ukshm__fail(error, UKSHM_NO_MEMORY, "no memory");
+    if (export->state == UKSHM__REFUSED) {
+      ukshm__export_free(to, export);
+      return ukshm__fail(error, UKSHM_CANNOT_FORWARD, "the next process may not map this "
+                         "message's memory: let its sender admit it, or send a copy");
+    }
+    if (export->state == UKSHM__MAPPED && ukshm__collect(end) == 0 && ukshm__lease_free(end) &&
+        ukshm__place(end, UKSHM__DESCRIPTOR, end->chunks_open * UKSHM__RESERVE) != NULL) {
+      ukshm__lease lease = {.export = export, .source_lease = message->lease,
+                            .source_generation = message->generation};
+      export->lent++;
+      end->forwards_out++;
+      ukshm__commit_chunk(end, message->offset, (uint32_t)message->length, export->number,
+                          message->type, message->id, lease);
+      to->stats.sent_messages++;
+      to->stats.sent_bytes += message->length;
+      ukshm_publish(to);
+      message->channel = NULL;
+      return 0;
+    }
+    if (ukshm__wait(to, UKSHM_SPACE, timeout_ms, &deadline) < 0) return ukshm__timeout(error);
+  }
+  return result;
+}
+
+int ukshm_forward(ukshm_message *message, ukshm_channel *to, int timeout_ms, ukshm_error *error) {
+  ukshm_channel *from = message->channel;
+  if (from == NULL) {
+    return ukshm__fail(error, UKSHM_MESSAGE_RELEASED, "the message was released or forwarded");
+  }
+  ukshm__enter(to);
+  if (message->request) {
+    return ukshm__fail(error, UKSHM_CANNOT_FORWARD, "the message is a request: its sender waits for "
+                       "our reply; ask the next process, and reply with its answer");
+  }
+  if (message->lease >= UKSHM__INLINE) {
+    int result = ukshm_send(to, message->bytes, message->length, message->type, message->id,
+                            timeout_ms, error);
+    if (result == 0) ukshm_release(message);
+    return result;
+  }
+  if (message->region != NULL) {
+    return ukshm__fail(error, UKSHM_CANNOT_FORWARD, "the message was forwarded to us: it can be "
+                       "handed on once; send a copy");
+  }
+  if (from->address_length == 0) {
+    return ukshm__fail(error, UKSHM_CANNOT_FORWARD, "the sender has no listener through which "
+                       "others could map its memory: let it connect with forward_via, or send a "
+                       "copy");
+  }
+  return ukshm__forward_chunk(message, to, timeout_ms, error);
+}
+
+// ---- For one's own poll loop; numbers -----------------------------------------------------------
+
+int ukshm_fd(const ukshm_channel *c) { return c->poll_fd; }
+
+int ukshm_prepare(ukshm_channel *c, unsigned what) {
+  uint32_t head = c->end.head_seen, released = c->end.release_seen;
+  ukshm__enter(c);
+  ukshm__turn(c, true);
+  ukshm__asleep(c, what);
+  bool freed = head != c->end.head_seen || released != c->end.release_seen;
+  if (((what & UKSHM_SPACE) == 0 || !freed) && !ukshm__news(c, what) &&
+      ((what & UKSHM_MESSAGES) == 0 || c->end.position == c->end.tail_seen)) {
+    return 0;
+  }
+  ukshm__awake(c);
+  return 1;
+}
+
+int ukshm_poll(ukshm_channel *c) {
+  ukshm__enter(c);
+  ukshm__turn(c, true);
+  // Answers to our requests are no message for ukshm_receive: what waits is taken in.
+  ukshm_message message;
+  bool over = c->ended || ukshm__peer_closing(c);
+  if (c->aside_bytes < UKSHM__ASIDE_MAX) {
+    int result = ukshm__take(c, &message, false, NULL);
+    if (result < 0) return 1;
+  }
+  return over || c->aside != NULL;
+}
+
+void ukshm_stats(const ukshm_channel *c, ukshm_channel_stats *stats) {
+  const ukshm__end *end = &c->end;
+  *stats = c->stats;
+  stats->ring_bytes_used = end->tail - end->head_seen;
+  stats->chunks_lent = end->leases_out;
+  stats->arena_bytes_used = (uint64_t)end->granules_used * UKSHM__GRANULE;
+  stats->held_inline = end->inline_held;
+  stats->held_chunks = end->leases_held;
+  stats->shared_bytes = c->own_bytes + c->peer_bytes;
+  stats->message_bytes_max = ukshm__message_max(end);
+  stats->peer_uid = c->peer_uid;
+  stats->peer_pid = c->peer_pid;
+}
+#endif  // UKSHM_IMPLEMENTATION
