@@ -204,13 +204,13 @@ void ukshm_release(ukshm_message *message);
 // to the sender through us, whenever this program is inside a ukshm call on either channel. Blocks
 // up to `timeout_ms`. 0, or the message is still held: UKSHM_TIMEOUT, UKSHM_CANNOT_FORWARD (the
 // sender has no listener, or does not admit the target, or the message was forwarded to us, or is a
-// request: send a copy), UKSHM_LIMIT (64 channels joined), UKSHM_MESSAGE_RELEASED, and as ukshm_loan.
+// request: send a copy), UKSHM_LIMIT (64 channels joined), UKSHM_MESSAGE_RELEASED, as ukshm_loan.
 int ukshm_forward(ukshm_message *message, ukshm_channel *to, int timeout_ms, ukshm_error *error);
 
 // ---- Requests -----------------------------------------------------------------------------------
 //
-// Either side may ask; each request has one answer, in any order. Messages that come while one waits
-// for an answer are kept for ukshm_receive.
+// Either side may ask; each request has one answer, in any order. Messages that come while one
+// waits for an answer are kept for ukshm_receive.
 
 // Asks, and waits for the answer. `type`: 0 to 16383. Blocks up to `timeout_ms` for space and as
 // long again for the answer; given up, the answer is dropped when it comes. 0 with a reply, which
@@ -234,7 +234,7 @@ int ukshm_ask_loan(ukshm_open_loan *loan, uint32_t *id, ukshm_error *error);
 void ukshm_give_up(ukshm_channel *channel, uint32_t id);
 
 // Answers a request with a copy of `bytes`, or with a loan of the same channel (never blocks), and
-// releases it. 0, or it is still to be answered: UKSHM_NOT_A_REQUEST, UKSHM_MESSAGE_RELEASED, and as
+// releases it. 0, or it is still unanswered: UKSHM_NOT_A_REQUEST, UKSHM_MESSAGE_RELEASED, and as
 // ukshm_send and ukshm_send_loan.
 int ukshm_reply(ukshm_message *request, const void *bytes, size_t length, uint32_t type,
                 int timeout_ms, ukshm_error *error);
@@ -259,6 +259,7 @@ int ukshm_prepare(ukshm_channel *channel, unsigned what);
 
 // Does what waits to be done: the peer's requests, releases of what was forwarded. Never blocks.
 // Returns 1 if ukshm_receive would not wait: for a message, or for the news that the channel ended.
+// While a request of ours waits for its answer, messages are taken in, and small ones copied.
 int ukshm_poll(ukshm_channel *channel);
 
 typedef struct ukshm_channel_stats {
@@ -711,6 +712,7 @@ typedef struct ukshm__end {
   uint32_t region_count;
   ukshm__slot *slots;
   uint32_t slot_count, slot_free;   // slot_free: the first of the free ones; slot_count: none
+  uint32_t unanswered;
 } ukshm__end;
 
 static void ukshm__end_free(ukshm__end *end) {
@@ -1088,10 +1090,12 @@ static bool ukshm__slot_take(ukshm__end *end, uint32_t *id) {
   end->slot_free = slot->next_free;
   slot->state = UKSHM__WAITING;
   *id = slot->id;
+  end->unanswered++;
   return true;
 }
 
 static void ukshm__slot_give(ukshm__end *end, ukshm__slot *slot) {
+  if (slot->state != UKSHM__ANSWERED) end->unanswered--;
   uint32_t number = slot->id % UKSHM__REQUESTS;
   *slot = (ukshm__slot){.id = slot->id + UKSHM__REQUESTS, .next_free = end->slot_free};
   end->slot_free = number;
@@ -2839,6 +2843,7 @@ static int ukshm__take(ukshm_channel *c, ukshm_message *message, bool any, const
       return -2;
     } else {
       slot->state = UKSHM__ANSWERED;
+      c->end.unanswered--;
     }
   }
 }
@@ -2879,7 +2884,7 @@ void ukshm_release(ukshm_message *message) {
   ukshm_channel *c = message->channel;
   if (c == NULL) return;
   if (message->request) {
-    ukshm_refuse(message, "UkshmError", "ERR_UKSHM_NO_REPLY", "the request was released unanswered");
+    ukshm_refuse(message, "UkshmError", "ERR_UKSHM_NO_REPLY", "it was released unanswered");
     return;
   }
   message->channel = NULL;
@@ -3138,8 +3143,8 @@ int ukshm_forward(ukshm_message *message, ukshm_channel *to, int timeout_ms, uks
   }
   ukshm__enter(to);
   if (message->request) {
-    return ukshm__fail(error, UKSHM_CANNOT_FORWARD, "the message is a request: its sender waits for "
-                       "our reply; ask the next process, and reply with its answer");
+    return ukshm__fail(error, UKSHM_CANNOT_FORWARD, "the message is a request: its sender waits "
+                       "for our reply; ask the next process, and reply with its answer");
   }
   if (message->lease >= UKSHM__INLINE) {
     int result = ukshm_send(to, message->bytes, message->length, message->type, message->id,
@@ -3180,14 +3185,15 @@ int ukshm_prepare(ukshm_channel *c, unsigned what) {
 int ukshm_poll(ukshm_channel *c) {
   ukshm__enter(c);
   ukshm__turn(c, true);
-  // Answers to our requests are no message for ukshm_receive: what waits is taken in.
+  // Answers to our requests are no message for ukshm_receive: then what waits must be taken in.
   ukshm_message message;
   bool over = c->ended || ukshm__peer_closing(c);
-  if (c->aside_bytes < UKSHM__ASIDE_MAX) {
-    int result = ukshm__take(c, &message, false, NULL);
-    if (result < 0) return 1;
+  bool unread = c->end.position != c->end.tail_seen || ukshm__look(&c->end);
+  if (unread && c->end.unanswered > 0 && c->aside_bytes < UKSHM__ASIDE_MAX) {
+    unread = ukshm__take(c, &message, false, NULL) < 0;
   }
-  return over || c->aside != NULL;
+  if (c->end.broken != NULL) ukshm__end_channel(c, UKSHM_PEER_MISBEHAVED);
+  return over || unread || c->aside != NULL || c->end.broken != NULL;
 }
 
 void ukshm_stats(const ukshm_channel *c, ukshm_channel_stats *stats) {
