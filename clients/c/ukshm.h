@@ -1637,7 +1637,7 @@ static void ukshm__ring(ukshm_channel *c) {
 
 static bool ukshm__peer_closing(const ukshm_channel *c) {
   // ACQUIRE state: the peer's last tail comes before it.
-  return ukshm__get(c->end.peer, UKSHM__STATE) == 1;
+  return ukshm__get(c->end.peer, UKSHM__STATE) != 0;
 }
 
 // The channel is over. What the peer published before still counts, unless it lied.

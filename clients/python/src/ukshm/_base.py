@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ._errors import PeerMisbehaved, UkshmError, invalid_argument
-from ._format import STATE, STATE_CLOSING, TYPE_MAX, U32
+from ._format import STATE, TYPE_MAX, U32
 from ._link import warn_of
 from ._message import PRIVATE, Loan, no_reply
 from ._reader import M
@@ -69,7 +69,7 @@ class BaseChannel(Requests[M]):
         Small ones (up to 8 KiB) are sent in order, so one such loan may be open at a time; larger
         ones are free in number. Raises as `try_send`.
         """
-        if self._wire.hung or self._peer_words[STATE] == STATE_CLOSING:
+        if self._wire.hung or self._peer_words[STATE] != 0:
             raise self._why_ended()
         self._recall()
         if not (0 <= type <= TYPE_MAX and 0 <= id <= U32):
@@ -130,7 +130,7 @@ class BaseChannel(Requests[M]):
             warn_of(f'a message of {self!r} was never released')
 
     def _send_loan(self, loan: Loan, length: int, publish: bool) -> None:
-        if self._wire.hung or self._peer_words[STATE] == STATE_CLOSING:
+        if self._wire.hung or self._peer_words[STATE] != 0:
             raise self._why_ended()
         if loan._chunk < 0:
             self._writer.send_inline(length, loan.type, loan.id)
@@ -165,7 +165,7 @@ class BaseChannel(Requests[M]):
     # ---- sending
 
     def _put(self, data: Buffer, kind: int, id: int, publish: bool) -> bool:
-        if self._wire.hung or self._peer_words[STATE] == STATE_CLOSING:
+        if self._wire.hung or self._peer_words[STATE] != 0:
             raise self._why_ended()
         if data.__class__ is not bytes:
             data = _as_bytes(data)

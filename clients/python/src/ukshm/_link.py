@@ -130,13 +130,13 @@ class Link(Generic[M]):
 
     def _ending(self) -> bool:
         """Whether the peer has said its last word."""
-        return self._wire.hung or self._peer_words[STATE] == STATE_CLOSING
+        return self._wire.hung or self._peer_words[STATE] != 0
 
     def _why_ended(self) -> UkshmError:
         if self._dead is not None:
             return self._dead.with_traceback(None)
         who = f'process {self.peer.pid}'
-        if self._peer_words[STATE] == STATE_CLOSING:
+        if self._peer_words[STATE] != 0:
             return peer_closed(who)
         return peer_gone(who)
 
@@ -224,7 +224,7 @@ class Link(Generic[M]):
         """Whether the peer has read everything, or will not."""
         return (
             self._wire.hung
-            or self._peer_words[STATE] == STATE_CLOSING
+            or self._peer_words[STATE] != 0
             or self._writer.drained
         )
 
