@@ -5,6 +5,9 @@ import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } f
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { closeDescriptor } from '../../src/sys/memory.js';
+import { send } from '../../src/sys/socket.js';
+import { rawAccept, rawListen, welcomeOf } from './raw-peer.js';
 import { folderFor, ukshm } from './relay-tools.js';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
@@ -106,6 +109,32 @@ describe('ukshm ls', () => {
     assert.equal(found.channels[0].peerPid, owner.pid);
     const people = (await ukshm(['ls'])).stdout.toString();
     assert.match(people, new RegExp(`^${name} +${owner.pid} `, 'm'));
+  });
+
+  it('is not misled by a listener that answers something else', async (t) => {
+    const name = `ls-liar-${process.pid}`;
+    const listening = rawListen(name);
+    t.after(() => closeDescriptor(listening));
+    const lies: unknown[] = [
+      null,
+      7,
+      { pid: 'x', uid: 0, channels: [] },
+      { pid: 1, uid: 0, channels: 'none' },
+      { pid: 1, uid: 0, channels: [{}] },
+      { pid: 1, uid: 0, channels: [null] },
+      { pid: 1, uid: 0, channels: [{ peerPid: 1, sharedBytes: -1, bytesInUse: 'all' }] },
+    ];
+    for (const lie of lies) {
+      const answered = rawAccept(listening).then((fd) => {
+        const text = Buffer.from(JSON.stringify(lie));
+        send(fd, Buffer.concat([welcomeOf(text.length, 0), text]));
+        t.after(() => closeDescriptor(fd));
+      });
+      const { status, stdout } = await ukshm(['ls']);
+      await answered;
+      assert.equal(status, 0, JSON.stringify(lie));
+      assert.match(stdout.toString(), new RegExp(`^${name} +\\? .*answered something else`, 'm'));
+    }
   });
 });
 

@@ -47,15 +47,26 @@ async function ask({ address, uid }: { address: Address; uid: number }): Promise
   const kind = address.abstract ? 'abstract' : 'path';
   const known = { name: address.name, kind, pid: 0, uid, channels: [] } as const;
   try {
-    const told = JSON.parse(await askInfo(address, ANSWER_TIMEOUT_MS)) as ListenerInfo;
-    if (typeof told?.pid !== 'number' || !Array.isArray(told.channels)) {
-      return { ...known, note: 'answered something else' };
-    }
-    return { ...told, name: address.name, kind };
+    const told: unknown = JSON.parse(await askInfo(address, ANSWER_TIMEOUT_MS));
+    return isInfo(told)
+      ? { ...known, pid: told.pid, uid: told.uid, channels: told.channels }
+      : { ...known, note: 'answered something else' };
   } catch (error) {
     const note = error instanceof UkshmError ? noteFor(error) : 'answered something else';
     return { ...known, note };
   }
+}
+
+/** Whoever listens there may say what it likes. */
+function isInfo(told: unknown): told is ListenerInfo {
+  const { pid, uid, channels } = (told ?? {}) as Partial<ListenerInfo>;
+  const counts = (...values: unknown[]): boolean =>
+    values.every((value) => Number.isSafeInteger(value) && (value as number) >= 0);
+  return (
+    counts(pid, uid) &&
+    Array.isArray(channels) &&
+    channels.every((one) => counts(one?.peerPid, one?.sharedBytes, one?.bytesInUse))
+  );
 }
 
 function noteFor(error: UkshmError): string {
