@@ -64,7 +64,7 @@ export class Channel implements AsyncIterable<Message> {
     this.#receiver = new Receiver(own.words, ownLayout, other, otherLayout, {
       ...shared,
       carry: (message, to, signal) =>
-        carry(this.#receiver, message, parts.origin, to.#target(), signal),
+        carry(this.#receiver, message, parts.origin, to.target, signal),
       requests: () => this.#requests,
       onIdle: () => this.#life.maybeDispose(),
     });
@@ -290,12 +290,13 @@ export class Channel implements AsyncIterable<Message> {
     return this;
   }
 
-  #target(): ForwardTarget {
+  /** @internal What forwarding and patterns/ send through. */
+  get target(): ForwardTarget {
     return {
       importer: this.#importer,
       sender: this.#sender,
-      expectReleases: () => this.#space.expectReleases(),
-      wait: (attempt, signal) => this.#space.when(() => this.#guard(attempt), signal),
+      space: this.#space,
+      guard: (action) => this.#guard(action),
     };
   }
 

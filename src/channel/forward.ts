@@ -22,6 +22,7 @@ import {
 import { PRIVATE, type ReceivedMessage } from './message.js';
 import type { Receiver } from './receiver.js';
 import type { Sender } from './sender.js';
+import type { SpaceWaits } from './space.js';
 import { unlessAborted } from './waiters.js';
 
 /** Regions that one peer may ask this side to map at a time. */
@@ -62,17 +63,17 @@ export class Origin {
   }
 }
 
-/** What the channel offers to which a message is handed on. */
+/** What a channel offers to those that send through it from memory that is not its own. */
 export interface ForwardTarget {
   readonly importer: Importer;
   readonly sender: Sender;
-  /** Has this side woken when the peer releases. */
-  readonly expectReleases: () => void;
-  readonly wait: <T>(attempt: () => T | undefined, signal: AbortSignal | undefined) => Promise<T>;
+  readonly space: SpaceWaits;
+  /** Ends the channel if `action` finds that the peer misbehaves; throws what it throws. */
+  readonly guard: <T>(action: () => T) => T;
 }
 
 /** A region that the peer mapped for our sake. */
-interface Exported {
+export interface Exported {
   readonly region: number;
   readonly origin: Origin;
   /** Resolves when the peer has mapped it. */
@@ -236,10 +237,11 @@ export async function carry(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   signal?.throwIfAborted();
-  const { importer, sender } = target;
+  const { importer, sender, space, guard } = target;
   const { memory, offset, lengthBytes, type, id } = message;
   if (message.lease === PRIVATE) {
-    await target.wait(() => sender.trySend(memory, type, id, true) || undefined, signal);
+    const send = (): true | undefined => sender.trySend(memory, type, id, true) || undefined;
+    await space.when(() => guard(send), signal);
     return;
   }
   if (message.region !== 0) {
@@ -264,10 +266,10 @@ export async function carry(
     sender.tryForward({ comeBack }, exported.region, offset, lengthBytes, type, id) || undefined;
   try {
     await unlessAborted(exported.ready, signal);
-    await target.wait(attempt, signal);
+    await space.when(() => guard(attempt), signal);
   } catch (error) {
     importer.cameBack(exported);
     throw error;
   }
-  target.expectReleases();
+  space.expectReleases();
 }

@@ -80,6 +80,11 @@ export class Sender implements LoanOwner {
     return this.#producer.usedBytes;
   }
 
+  /** Where the next record will start: a free-running count of bytes. */
+  get ringTail(): number {
+    return this.#producer.tail;
+  }
+
   /** From now on every send fails with `reason`. */
   stop(reason: UkshmError): void {
     this.#stopped ??= reason;
@@ -143,7 +148,12 @@ export class Sender implements LoanOwner {
 
   /** Lets the peer see what was committed, and wakes it if it sleeps. */
   publish(): void {
-    if (this.#producer.publish()) this.#ring();
+    if (this.#producer.publish()) this.ring();
+  }
+
+  /** As `publish`, but leaves the waking to the caller. @returns whether to `ring`. */
+  publishQuietly(): boolean {
+    return this.#producer.publish();
   }
 
   commitInline(lengthBytes: number, type: number, id: number): void {
@@ -198,16 +208,32 @@ export class Sender implements LoanOwner {
     type: number,
     id: number,
   ): boolean {
-    this.#check(0, type, id);
-    if (!this.#tryPromise()) return false;
-    this.#producer.takePromise();
     const comeBack = (): void => {
       this.#forwardedCount--;
       lent.comeBack();
     };
+    if (!this.tryLend({ comeBack }, region, offset, lengthBytes, type, id)) return false;
     this.#forwardedCount++;
-    this.#describe({ comeBack }, offset, lengthBytes, region, type, id);
     this.publish();
+    return true;
+  }
+
+  /**
+   * As `tryForward`, but publishes nothing, and nobody else waits for what comes back: for memory of
+   * this process that several channels share.
+   */
+  tryLend(
+    lent: Lent,
+    region: number,
+    offset: number,
+    lengthBytes: number,
+    type: number,
+    id: number,
+  ): boolean {
+    this.#check(0, type, id);
+    if (!this.#tryPromise()) return false;
+    this.#producer.takePromise();
+    this.#describe(lent, offset, lengthBytes, region, type, id);
     return true;
   }
 
@@ -329,7 +355,7 @@ export class Sender implements LoanOwner {
     this.#producer.commit(DESCRIPTOR_BYTES, TYPE_DESCRIPTOR, id);
   }
 
-  #ring(): void {
+  ring(): void {
     this.rings++;
     this.#options.ring();
   }

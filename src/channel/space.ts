@@ -34,8 +34,19 @@ export class SpaceWaits {
         return now;
       }
     }
+    return this.whenReleased(attempt, signal);
+  }
+
+  /** As `when`, but whoever asks has looked already: the first attempt is made asleep. */
+  whenReleased<T>(attempt: () => T | undefined, signal?: AbortSignal): Promise<T> {
     const result = this.#waiters.wait(attempt, signal);
-    this.sleep();
+    try {
+      this.sleep();
+    } catch (error) {
+      // The peer's lie is told once, here: nobody awaits the other promise, which fails too.
+      result.catch(() => {});
+      throw error;
+    }
     return result;
   }
 

@@ -75,6 +75,11 @@ export class RecordProducer {
     return (this.#tail - this.#headSeen) >>> 0;
   }
 
+  /** Where the next record will start: a free-running count of bytes. */
+  get tail(): number {
+    return this.#tail;
+  }
+
   /** Whether all that was published has been released. Reads the peer's head. */
   drained(): boolean {
     this.#readHead();

@@ -10,7 +10,7 @@ import { Channel } from '../channel.js';
 import { describe } from '../ends.js';
 import { Importer, Origin } from '../forward.js';
 import { TOKEN_BYTES, tokenKey } from '../frames.js';
-import { type Access, checkAccess } from './access.js';
+import { type Access, admits, checkAccess } from './access.js';
 import { type Address, addressOfName } from './address.js';
 import { type Deadline, readWithDescriptors, writeAll, writeHello } from './handshake-io.js';
 import type { Listener } from './listener.js';
@@ -170,6 +170,8 @@ async function complete(
   const { ringBytes, arenaBytes, backRingBytes, backArenaBytes } = welcome;
   const ownLayout = outboxLayout(backRingBytes, backArenaBytes);
   const hugePages = (welcome.flags & FLAG_HUGE_PAGES) !== 0;
+  const owned = (owner: Credentials): boolean =>
+    admits('same-user', owner) || owner.uid === peer.uid;
   const key = tokenKey(hello.token);
   options.forwardVia?.exports.set(key, { fd: ownFd, layout: ownLayout, hugePages });
   return new Channel({
@@ -184,7 +186,8 @@ async function complete(
     ...settings,
     peerCannotFence: (welcome.flags & FLAG_CANNOT_FENCE) !== 0,
     origin: new Origin(address.bytes, peer.uid, welcome.token),
-    importer: new Importer((frame) => importRegion(frame, 'same-user')),
+    // A peer of another user, wished for in `owner`, may share memory of its own.
+    importer: new Importer((frame) => importRegion(frame, owned)),
     onEnd: () => {
       options.forwardVia?.exports.delete(key);
       closeAll(ownFd);
