@@ -14,13 +14,20 @@ import {
   type Row,
   writeJson,
 } from './report.js';
-import { buildPeers, pythonSubjects, requestSubjects, type Subject, subjects } from './subjects.js';
+import {
+  buildPeers,
+  pythonSubjects,
+  requestSubjects,
+  type Subject,
+  subjects,
+  topicSubjects,
+} from './subjects.js';
 
 const USAGE = `usage: npm run bench -- SUITE [options]
 
 suites
   ipc                  channels between processes
-  patterns             requests and replies; Node to Python
+  patterns             requests and replies, topics, Node to Python
 
 options
   --json FILE          write the rows as JSON
@@ -82,7 +89,7 @@ interface Suite {
 const suites: Record<string, Suite> = {
   ipc: { subjects, run: runIpc, targets: ipcTargets, plot: plotIpc },
   patterns: {
-    subjects: [...requestSubjects, ...pythonSubjects],
+    subjects: [...requestSubjects, ...topicSubjects, ...pythonSubjects],
     run: runPatterns,
     targets: patternTargets,
   },

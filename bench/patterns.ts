@@ -1,5 +1,6 @@
 // The suite "patterns": requests and their replies.
 import { atLeastTimes, type Target } from './compare.js';
+import { sizeName } from './ipc.js';
 import { type Group, measure, type Result, type RowPlan, type SuiteOptions } from './measure.js';
 import type { Row } from './report.js';
 
@@ -14,6 +15,19 @@ function requests(how: 'asleep' | 'spinning', inFlight: (typeof IN_FLIGHT)[numbe
     size: 64,
     unit: 'messages/s',
     spun: how === 'spinning',
+  };
+}
+
+const READERS = [1, 4, 16] as const;
+
+/** What is published and read by all of them. */
+function topic(size: number, readers: (typeof READERS)[number]): RowPlan {
+  return {
+    name: `topic ${sizeName(size)}, ${readers} reading`,
+    job: `topic-${readers}`,
+    size,
+    unit: size >= 65536 ? 'GB/s' : 'messages/s',
+    spun: false,
   };
 }
 
@@ -32,7 +46,10 @@ function plan(quick: boolean): Group[] {
     const rows = [requests('spinning', inFlight), requests('asleep', inFlight)];
     return { rows, rounds, runMs };
   });
-  return [...asked, { rows: [TO_PYTHON], rounds }];
+  const published = [1000, 1 << 20].map((size) => {
+    return { rows: READERS.map((readers) => topic(size, readers)), rounds, runMs };
+  });
+  return [...asked, ...published, { rows: [TO_PYTHON], rounds }];
 }
 
 export function runPatterns(options: SuiteOptions): Promise<Result> {
@@ -51,6 +68,15 @@ export function patternTargets(rows: readonly Row[]): Target[] {
       'zeromq',
       10,
       row('asleep'),
+    ),
+    ...atLeastTimes(
+      rows,
+      'topic of 1 MiB to 16: zeromq',
+      'topic 1 MiB, 16 reading',
+      'zeromq pub/sub',
+      20,
+      'topic 1 MiB, 16 reading',
+      'ukshm topic',
     ),
     ...atLeastTimes(
       rows,

@@ -19,7 +19,11 @@ export type RowJob =
   | 'hand-over'
   | 'idle'
   | 'connect'
-  | RequestJob;
+  | RequestJob
+  | TopicJob;
+
+/** How many read. */
+export type TopicJob = `topic-${1 | 4 | 16}`;
 
 /** How whoever waits does, and how many requests are under way. */
 export type RequestJob = `requests-${'asleep' | 'spinning'}-${1 | 16 | 256}`;
@@ -216,6 +220,28 @@ export const requestSubjects: readonly Subject[] = [
     peer: 'nats',
     jobs: REQUESTS_ASLEEP,
     command: () => peer('nats', 'requests.mjs'),
+  },
+];
+
+const TOPICS = { 'topic-1': 'topic-1', 'topic-4': 'topic-4', 'topic-16': 'topic-16' };
+
+/** Who publishes to many. */
+export const topicSubjects: readonly Subject[] = [
+  { ...VM, name: 'ukshm topic', jobs: TOPICS, command: () => node('topics.js'), single: true },
+  {
+    ...VM,
+    name: 'zeromq pub/sub',
+    peer: 'zeromq',
+    jobs: TOPICS,
+    command: () => peer('zeromq', 'topics.mjs'),
+    single: true,
+  },
+  {
+    ...VM,
+    name: 'BroadcastChannel',
+    jobs: TOPICS,
+    command: () => node('broadcast-channel.js'),
+    single: true,
   },
 ];
 
