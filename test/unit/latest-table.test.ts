@@ -35,7 +35,7 @@ class Table {
   }
 
   reader(): TableReader {
-    return new TableReader(this.bytes);
+    return TableReader.over(this.bytes);
   }
 }
 
@@ -259,11 +259,11 @@ describe('a writer of latest values that lies', () => {
     }
     const { bytes } = new Table(4, 100);
     for (const length of [0, 8, 511, bytes.length - 1]) {
-      throwsCode(LIE, () => new TableReader(bytes.subarray(0, length)));
+      throwsCode(LIE, () => TableReader.over(bytes.subarray(0, length)));
     }
     const shifted = new Uint8Array(bytes.length + 4);
     shifted.set(bytes, 4);
-    throwsCode(LIE, () => new TableReader(shifted.subarray(4)), /aligned/);
+    throwsCode(LIE, () => TableReader.over(shifted.subarray(4)), /aligned/);
   });
 
   it('by keys and generations at will: the answer is some value or none', () => {

@@ -21,13 +21,13 @@ export class ValueReader implements AsyncIterable<Change> {
   #closed = false;
 
   /** @internal For `readValues`. */
-  constructor(channel: Channel, held: Message) {
+  constructor(channel: Channel, held: Message, table: TableReader) {
     this.name = channel.name;
     this.writer = channel.peer;
     this.closed = channel.closed;
     this.#channel = channel;
     this.#held = held;
-    this.#table = new TableReader(held.bytes);
+    this.#table = table;
   }
 
   /**
@@ -174,7 +174,7 @@ export class ValueReader implements AsyncIterable<Change> {
 export async function readValues(name: string, options: JoinOptions = {}): Promise<ValueReader> {
   const { channel, answer } = await join(name, { values: name }, options);
   try {
-    return new ValueReader(channel, answer);
+    return new ValueReader(channel, answer, TableReader.over(answer.bytes));
   } catch (error) {
     endIfLie(channel.target, error);
     await endAtOnce(channel);

@@ -51,20 +51,31 @@ export class TableReader {
   /** Of the last read. */
   #version = 0;
 
-  /**
-   * @param bytes - the table in place, read-only, starting at a multiple of 8.
-   * @throws UkshmError `ERR_UKSHM_PEER_MISBEHAVED`.
-   */
-  constructor(bytes: Uint8Array) {
+  private constructor(bytes: Uint8Array, words: Int32Array, layout: TableLayout) {
     this.#bytes = bytes;
-    if ((bytes.byteOffset & 7) !== 0) throw peerMisbehaved('its table of values is not aligned');
-    this.#words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
+    this.#words = words;
     this.#longs = new BigInt64Array(bytes.buffer, bytes.byteOffset, bytes.length >> 3);
-    this.#layout = readTableConfig(this.#words, bytes.length);
+    this.#layout = layout;
     this.#latest = new LatestReader(this.#words, tableWords);
     this.#generations = new Uint32Array(this.#layout.slotCount);
     this.#learned = new Int32Array(this.#layout.slotCount);
     this.#reported = new Int32Array(this.#layout.slotCount);
+  }
+
+  /**
+   * @param bytes - the table in place, read-only, starting at a multiple of 8.
+   * @throws UkshmError `ERR_UKSHM_PEER_MISBEHAVED`.
+   */
+  static over(bytes: Uint8Array): TableReader {
+    if ((bytes.byteOffset & 7) !== 0) throw peerMisbehaved('its table of values is not aligned');
+    const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
+    const reader = new TableReader(bytes, words, readTableConfig(words, bytes.length));
+    reader.#start();
+    return reader;
+  }
+
+  /** What there is now is no change. */
+  #start(): void {
     this.#changesSeen = this.#latest.changes();
     this.#scan();
     for (let slot = 0; slot < this.#reported.length; slot++) {

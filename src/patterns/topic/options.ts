@@ -59,7 +59,11 @@ export interface TopicOptions {
 export interface SubscribeOptions extends JoinOptions {
   /** What happens where this subscriber is behind. Default `'drop-oldest'`. */
   readonly slow?: SlowPolicy;
-  /** How many messages it may have that it has not released, 1 to 4096. Default 256. */
+  /**
+   * How many messages it may have that it has not released, 1 to 4096; with `'drop-oldest'` as many
+   * again wait at the publisher. A small message (up to 2 KiB) that is kept counts, and so do those
+   * behind it. Default 256.
+   */
   readonly depth?: number;
 }
 

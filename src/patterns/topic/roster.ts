@@ -25,7 +25,7 @@ import { Regions } from './regions.js';
 /** Messages up to this are copied into each subscriber's ring (docs/decisions/0012). */
 const INLINE_BYTES_USUAL = 2048;
 /** Messages of one turn of the event loop after which sleepers are woken. */
-const UNRUNG_MAX = 32;
+const UNRUNG_MAX = 64;
 /** How long subscribers may take to read and release the last messages of a topic that closes. */
 const LINGER_MS = 1000;
 
@@ -263,6 +263,9 @@ export class Roster {
       const limit = new TimeLimit(MEETING_TIMEOUT_MS);
       try {
         await unlessAborted(outlet.enter(region), limit.signal);
+      } catch (error) {
+        // A region that is in use no more is there no more.
+        if (region === this.regions.current) throw error;
       } finally {
         limit.end();
       }
