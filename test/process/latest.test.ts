@@ -320,7 +320,7 @@ describe('a hostile writer', () => {
       assert.equal(await reading, 'ERR_UKSHM_PEER_MISBEHAVED');
       await endAll(channel);
     }
-    const reading = codeOf(readValues(listener.name, { timeoutMs: 50 }));
+    const reading = codeOf(readValues(listener.name, { timeoutMs: 500 }));
     assert.equal(await reading, 'ERR_UKSHM_TIMEOUT');
   });
 

@@ -128,10 +128,12 @@ export class Outlet {
 
   /** Whether it can take a message now: in `chunk`, or as a record of `lengthBytes`. */
   hasRoom(lengthBytes: number, chunk: TopicChunk | undefined): boolean {
-    return this.#attempt(() => {
+    try {
       if (this.#queue.count > 0 && !this.#flush()) return false;
       return this.#findsRoom(lengthBytes, chunk);
-    });
+    } catch (error) {
+      return this.#fails(error);
+    }
   }
 
   /** Sends a copy of `bytes`. `false`: no room, see `late`. */
@@ -183,6 +185,11 @@ export class Outlet {
       });
       return true;
     });
+  }
+
+  /** There may be room for what waits, though the subscriber has released nothing. */
+  resume(): void {
+    this.#attempt(() => this.#flush());
   }
 
   /** Wakes the subscriber: after `onSleeper`. */

@@ -16,10 +16,10 @@ import { type TopicChunk, TopicRegion } from './region.js';
 export interface RegionsHost {
   /** Reads what the subscribers have released. @returns whether anything was. */
   readonly collect: () => boolean;
+  /** No room. */
+  readonly onFull: () => void;
   /** No room, for the first time: from now on it counts who releases something. */
   readonly onStall: () => void;
-  /** No room: `onRoom` or another attempt is wished for when a subscriber releases something. */
-  readonly watch: () => void;
   /** The subscribers hold so much that nothing fits: disconnects those to blame; false: nobody. */
   readonly expel: (current: TopicRegion, retired: ReadonlySet<TopicRegion>) => boolean;
   /** From now on messages lie in `fresh`, and nothing more in `old`. */
@@ -96,9 +96,8 @@ export class Regions {
   #stall(lengthBytes: number): void {
     const before = this.#stalledBytes;
     this.#stalledBytes = Math.max(before, lengthBytes);
-    if (this.#closed) return;
-    this.#host.watch();
-    if (before > 0) return;
+    this.#host.onFull();
+    if (before > 0 || this.#closed) return;
     this.#host.onStall();
     this.#cancelPatience = after(this.#patienceMs, this.#onPatienceOver);
   }

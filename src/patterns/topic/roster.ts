@@ -63,6 +63,8 @@ export class Roster {
   #blocking: readonly Outlet[] = [];
   readonly #leaving: Set<Outlet> = new Set();
   readonly #joining: Set<Channel> = new Set();
+  /** Who blocked the message that failed last; `undefined`: the memory was full. */
+  #blocker: Outlet | undefined = undefined;
   readonly #sleepers: Outlet[] = [];
   /** Messages that went out since the first of them was found asleep. */
   #unrung = 0;
@@ -94,8 +96,11 @@ export class Roster {
     try {
       roster.#regions = await Regions.create(listener, arenaBytes, patienceMs, {
         collect: () => roster.#collect(),
+        onFull: () => {
+          roster.#blocker = undefined;
+          roster.ringSleepers();
+        },
         onStall: () => roster.#onStall(),
-        watch: () => roster.#watch(),
         expel: (current, retired) => roster.#expel(current, retired),
         onRenewed: (fresh, old) => roster.#onRenewed(fresh, old),
         onRetired: (old) => roster.#onRetired(old),
@@ -123,18 +128,21 @@ export class Roster {
     void this.#admitAll();
   }
 
-  /**
-   * Whether nobody blocks a message: in `chunk`, or as a record of `lengthBytes`. Else whoever waits
-   * is served when that one has released something.
-   */
+  /** Whether nobody blocks a message: in `chunk`, or as a record of `lengthBytes`. */
   canTake(lengthBytes: number, chunk: TopicChunk | undefined): boolean {
     for (const outlet of this.#blocking) {
       if (outlet.hasRoom(lengthBytes, chunk)) continue;
+      this.#blocker = outlet;
       this.ringSleepers();
-      outlet.watch();
       return false;
     }
     return true;
+  }
+
+  /** Somebody waits for what failed last: has this side woken by those who can change that. */
+  watch(): void {
+    if (this.#blocker !== undefined) this.#blocker.watch();
+    else for (const outlet of this.#outlets) outlet.watch();
   }
 
   /**
@@ -164,10 +172,6 @@ export class Roster {
     if (slow === 'disconnect') this.#disconnect(outlet);
     else if (slow === 'drop-newest') outlet.dropped++;
     else outlet.late(parcel);
-  }
-
-  #watch(): void {
-    for (const outlet of this.#outlets) outlet.watch();
   }
 
   stats(): SubscriberStats[] {
@@ -348,7 +352,7 @@ export class Roster {
     for (const outlet of this.#outlets) {
       outlet.enter(fresh).then(
         () => {
-          outlet.watch();
+          outlet.resume();
           this.#host?.serve();
         },
         () => this.#disconnect(outlet),

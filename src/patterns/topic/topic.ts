@@ -281,7 +281,6 @@ export class Topic {
     }
     this.#roster.ringSleepers();
     const result = this.#waiters.wait(attempt, signal);
-    // What was released before this one waited is told to nobody.
     this.#serve();
     return result.finally(() => this.#turns.restart());
   }
@@ -306,6 +305,8 @@ export class Topic {
     while (this.#servesAgain && this.#waiters.count > 0) {
       this.#servesAgain = false;
       this.#waiters.serve();
+      // What was released before is found by this, and served in another round.
+      if (this.#waiters.count > 0) this.#roster.watch();
     }
     this.#serving = false;
   }
