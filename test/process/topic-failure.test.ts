@@ -14,7 +14,7 @@ import {
 import { send } from '../../src/sys/socket.js';
 import { boundSockets, codeOf, uniqueName, until } from './actors.js';
 import { endAll, isPending, listenFor } from './local.js';
-import { pattern } from './pattern.js';
+import { isPattern, pattern } from './pattern.js';
 import { hungUp, type RawConnector, rawConnect } from './raw-peer.js';
 import { startTopicActor, startTopicActors, type TopicActor } from './topic-actors.js';
 
@@ -165,6 +165,37 @@ describe('exhausted memory', () => {
       assert.equal(topic.subscribers.length, 1);
     },
   );
+
+  it('is renewed under an open loan, which is published all the same', OPTIONS, async (t) => {
+    const topic = await topicFor(t, { arenaBytes: MIB, patienceMs: 20 });
+    const slow = { slow: 'drop-newest' } as const;
+    const one = await subscribe(topic.name, slow);
+    await publish(topic, 200_000, 2);
+    const two = await subscribe(topic.name, { ...slow, depth: 1 });
+    await publish(topic, 200_000, 1);
+    t.after(() => Promise.all([one.close(), two.close()]));
+    for (const holder of [one, two]) holder.drain((message) => void message.take());
+    const loan = await topic.loan(200_000);
+    assert.equal(topic.tryLoan(200_000), undefined, 'four fit');
+    const live = await subscribe(topic.name);
+    t.after(() => live.close());
+    await publish(topic, 200_000, 1);
+    loan.bytes.set(pattern(200_000, topic.sequence));
+    await loan.publish();
+    const seen: number[] = [];
+    while (seen.length < 2 && (await live.readable())) {
+      live.drain((message) => {
+        if (isPattern(message.bytes, message.sequence)) seen.push(message.sequence);
+      });
+    }
+    assert.deepEqual(seen, [3, 4]);
+    assert.equal(await codeOf(one.readable().then(() => one.readable())), 'none');
+    one.drain(() => {});
+    assert.equal(await codeOf(one.readable()), 'ERR_UKSHM_TOO_SLOW');
+    await until('the old memory is given up', () => {
+      return topic.stats().sharedBytes < 2 * MIB;
+    });
+  });
 
   it('that comes back in time costs nobody anything', OPTIONS, async (t) => {
     const topic = await topicFor(t, { arenaBytes: MIB, patienceMs: 10_000 });

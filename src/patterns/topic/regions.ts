@@ -22,8 +22,8 @@ export interface RegionsHost {
   readonly onStall: () => void;
   /** The subscribers hold so much that nothing fits: disconnects those to blame; false: nobody. */
   readonly expel: (current: TopicRegion, retired: ReadonlySet<TopicRegion>) => boolean;
-  /** From now on messages lie in `fresh`, and nothing more in `old`. */
-  readonly onRenewed: (fresh: TopicRegion, old: TopicRegion) => void;
+  /** From now on messages lie in `fresh`, and nothing more in `old`. Resolves when all have it. */
+  readonly onRenewed: (fresh: TopicRegion, old: TopicRegion) => Promise<void>;
   /** Nothing of `old` is held any more. */
   readonly onRetired: (old: TopicRegion) => void;
   /** There may be room again. */
@@ -40,6 +40,7 @@ export class Regions {
   /** The length that did not fit; 0: everything did. */
   #stalledBytes = 0;
   #cancelPatience: () => void = () => {};
+  #renewing = false;
   #closed = false;
 
   private constructor(
@@ -79,6 +80,7 @@ export class Regions {
 
   /** A chunk with one hold on it; `undefined` while there is no room. */
   tryChunk(lengthBytes: number): TopicChunk | undefined {
+    if (this.#renewing) return undefined;
     let chunk = this.#current.tryChunk(lengthBytes);
     if (chunk === undefined && this.#host.collect()) chunk = this.#current.tryChunk(lengthBytes);
     if (chunk === undefined) this.#stall(lengthBytes);
@@ -119,30 +121,32 @@ export class Regions {
     this.#host.onRoom();
   };
 
-  /** It stays stalled until that is done. */
   async #renew(): Promise<void> {
+    this.#renewing = true;
     try {
       const shared = await SharedRegion.create(this.#listener, this.#arenaBytes);
       this.#host.collect();
       // The program's own loans may be all that is in the way: then it is they that are waited for.
       if (this.#closed || !this.#host.expel(this.#current, this.#retired)) shared.close();
-      else this.#replace(new TopicRegion(shared));
+      else await this.#replace(new TopicRegion(shared));
     } catch {
       // No memory for another one: whoever waits tries again, and stalls again.
     }
+    this.#renewing = false;
     this.#usable();
     if (!this.#closed) this.#host.onRoom();
   }
 
-  #replace(fresh: TopicRegion): void {
+  async #replace(fresh: TopicRegion): Promise<void> {
     const old = this.#current;
     this.#current = fresh;
     this.#retired.add(old);
-    this.#host.onRenewed(fresh, old);
+    const renewed = this.#host.onRenewed(fresh, old);
     old.retire(() => {
       if (!this.#retired.delete(old)) return;
       this.#host.onRetired(old);
       old.shared.close();
     });
+    await renewed;
   }
 }

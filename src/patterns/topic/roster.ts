@@ -26,6 +26,8 @@ import { Regions } from './regions.js';
 const INLINE_BYTES_USUAL = 2048;
 /** Messages of one turn of the event loop after which sleepers are woken. */
 const UNRUNG_MAX = 64;
+/** How long the topic waits for subscribers to map a fresh region. */
+const ENTER_MS = 200;
 /** How long subscribers may take to read and release the last messages of a topic that closes. */
 const LINGER_MS = 1000;
 
@@ -348,17 +350,20 @@ export class Roster {
     return true;
   }
 
-  #onRenewed(fresh: TopicRegion, old: TopicRegion): void {
-    for (const outlet of this.#outlets) {
-      outlet.enter(fresh).then(
-        () => {
-          outlet.resume();
-          this.#host?.serve();
-        },
-        () => this.#disconnect(outlet),
-      );
-    }
+  /** Those who are stopped are not waited for: what comes is late for them. */
+  async #onRenewed(fresh: TopicRegion, old: TopicRegion): Promise<void> {
     this.#host?.kept()?.move(old, fresh);
+    const entering = this.#outlets.map(async (outlet) => {
+      try {
+        await outlet.enter(fresh);
+        outlet.resume();
+      } catch {
+        this.#disconnect(outlet);
+      }
+    });
+    const limit = new TimeLimit(ENTER_MS);
+    await unlessAborted(Promise.all(entering), limit.signal).catch(() => {});
+    limit.end();
   }
 
   #onRetired(old: TopicRegion): void {
