@@ -23,7 +23,7 @@ type Word = 'ready' | 'ended';
 /** The publisher's view of its readers. */
 export class Readers {
   readonly #children: ChildProcess[] = [];
-  readonly #closed: Promise<unknown>[] = [];
+  readonly #ended: Promise<unknown>[] = [];
   #heard: Word[] = [];
   #wake: () => void = () => {};
 
@@ -38,7 +38,7 @@ export class Readers {
         this.#wake();
       });
       this.#children.push(child);
-      this.#closed.push(once(child, 'close'));
+      this.#ended.push(once(child, 'exit'));
     }
   }
 
@@ -55,7 +55,7 @@ export class Readers {
 
   async close(): Promise<void> {
     for (const child of this.#children) if (child.connected) child.disconnect();
-    await Promise.all(this.#closed);
+    await Promise.all(this.#ended);
   }
 }
 
