@@ -349,7 +349,7 @@ describe('a forked child', { concurrency: 2 }, () => {
   promise('keeps messages until there is a listener', async (fork) => {
     const child = forked(
       fork,
-      `setTimeout(() => process.on('message', (m) => m === 'end' ? process.disconnect() : process.send(m)), 150)`,
+      `setTimeout(() => process.on('message', (m) => m === 'end' ? setImmediate(() => process.disconnect()) : process.send(m)), 150)`,
     );
     for (const message of [1, { two: 2 }, 'three', 'end']) child.process.send(message);
     assert.deepEqual(

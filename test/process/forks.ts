@@ -81,3 +81,28 @@ export function forked(fork: Fork, code: string, options?: ForkOptions): Forked 
 export function writtenBytes(): number {
   return Number(/wchar: (\d+)/.exec(readFileSync('/proc/self/io', 'utf8'))?.[1]);
 }
+
+/** Answers what it gets; a part named `bytes` as a Buffer again, with what this process has written. */
+export const ECHO = `
+  const { readFileSync } = await import('node:fs');
+  const written = () => Number(/wchar: (\\d+)/.exec(readFileSync('/proc/self/io', 'utf8'))[1]);
+  process.on('message', (m) => {
+    const bytes = m.bytes?.type === 'Buffer' ? Buffer.from(m.bytes.data) : m.bytes;
+    process.send(bytes === undefined ? m : { ...m, bytes, written: written() });
+  });`;
+
+/** Until large parts go through shared memory both ways, with a child that runs `ECHO`. */
+export async function untilShared(child: Forked): Promise<void> {
+  const bytes = Buffer.alloc(400_000, 1);
+  const start = performance.now();
+  for (let wroteThere = 0; performance.now() - start < PATIENCE_MS; ) {
+    const before = writtenBytes();
+    child.process.send({ bytes });
+    const wroteHere = writtenBytes() - before;
+    const { written }: { written: number } = await child.next();
+    if (wroteHere < bytes.length / 4 && written - wroteThere < bytes.length / 4) return;
+    wroteThere = written;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  throw new Error('large parts still go through the pipe');
+}

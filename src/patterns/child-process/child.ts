@@ -6,6 +6,8 @@ import { type Invitation, join } from './meet.js';
 export interface Bypass {
   /** What the program's `process.send` calls. */
   send: Send;
+  /** What `process.emit` asks first: whether anybody is to hear of the event. */
+  onEvent: (event: string, args: readonly unknown[]) => boolean;
 }
 
 /** What came through the pipe. */
@@ -21,6 +23,7 @@ class Child {
       onDisconnect: () => this.#end(),
     });
     bypass.send = this.#endpoint.send;
+    bypass.onEvent = (event, args) => this.#endpoint.onEvent(event, args);
   }
 
   onControl(message: Message): void {

@@ -4,9 +4,9 @@
 // there is a channel beside it, a large part of a message is copied into shared memory first, and a
 // marker (or, in mode 'json', a placeholder) is serialised in its place; the receiver puts the part
 // back before its program sees the message. Loads no addon.
-import { UkshmError } from '../../core/errors.js';
+import { peerMisbehaved, UkshmError } from '../../core/errors.js';
 import { warn } from '../../sys/clock.js';
-import { ipcHooks, type Outgoing } from '../../sys/ipc-hooks.js';
+import { type IpcHooks, ipcHooks, type Outgoing } from '../../sys/ipc-hooks.js';
 import { decodeMarker, encodeMarker, KIND_BODY, kindOf, viewOf } from './marker.js';
 import { numbersOf, placeholdersIn, placeholderText } from './numbers.js';
 import type { PartReceiver } from './part-receiver.js';
@@ -18,6 +18,8 @@ export const PART_BYTES_MIN = 32768;
 export const BODY_BYTES_MIN = 65536;
 /** Node keeps messages with such a `cmd` from the program. */
 export const CONTROL_COMMAND = 'NODE_UKSHM';
+/** More is not remembered of what the other end says before it is asked. */
+const SAID_MAX = 16;
 /** So many values of a received message are looked at for a large Buffer, in mode 'json'. */
 const SEARCH_VALUES_MAX = 64;
 
@@ -28,6 +30,7 @@ export type Send = (this: unknown, ...args: unknown[]) => boolean;
 export interface Target {
   readonly connected: boolean;
   disconnect(): void;
+  /** With `Endpoint.onEvent` in front of it. */
   emit(event: string, ...args: unknown[]): boolean;
   listenerCount(event: string): number;
 }
@@ -56,6 +59,8 @@ export class Endpoint implements Outgoing {
   readonly #target: Target;
   readonly #nodeSend: Send;
   readonly #events: EndpointEvents;
+  /** In place from here on: also the first message that comes is to be seen. */
+  readonly #hooks: IpcHooks = ipcHooks();
   #sender: PartSender | undefined = undefined;
   #receiver: PartReceiver | undefined = undefined;
   /** What the other end has said of a key, and who waits for that. */
@@ -72,7 +77,17 @@ export class Endpoint implements Outgoing {
     this.send = function (this: unknown, ...args: unknown[]): boolean {
       return send(this, args);
     };
-    this.#hookEmit();
+  }
+
+  /**
+   * What the target's `emit` asks before it does what it usually does.
+   * @returns `false` if nobody is to hear of this event.
+   */
+  onEvent(event: string, args: readonly unknown[]): boolean {
+    if (event === 'message') return this.#onMessage(args[0]);
+    if (event === 'internalMessage' && isControl(args[0])) this.#onControl(args[0]);
+    else if (event === 'disconnect') this.#events.onDisconnect();
+    return true;
   }
 
   /** From now on large parts go this way. */
@@ -89,7 +104,7 @@ export class Endpoint implements Outgoing {
   set receiver(receiver: PartReceiver) {
     this.#receiver = receiver;
     if (!this.advanced) return;
-    ipcHooks().expect(receiver.key, (marker, decode) => this.#restore(receiver, marker, decode));
+    this.#hooks.expect(receiver.key, (marker, decode) => this.#restore(receiver, marker, decode));
   }
 
   get receiver(): PartReceiver | undefined {
@@ -98,7 +113,7 @@ export class Endpoint implements Outgoing {
 
   /** Whether this Node lets what is received be replaced. */
   get canReceive(): boolean {
-    return !this.advanced || ipcHooks().hasRead;
+    return !this.advanced || this.#hooks.hasRead;
   }
 
   /** Copies out what has come, so that the other end does not wait for this one. */
@@ -170,7 +185,7 @@ export class Endpoint implements Outgoing {
     if (!this.advanced && typeof handle === 'object' && handle !== null) return send();
     const before = this.#sender?.part ?? 0;
     try {
-      return this.advanced ? ipcHooks().advanced(this, send) : ipcHooks().json(this, send);
+      return this.advanced ? this.#hooks.advanced(this, send) : this.#hooks.json(this, send);
     } catch (error) {
       this.#sender?.dropBehind(before);
       throw error;
@@ -204,7 +219,7 @@ export class Endpoint implements Outgoing {
     return this.#orEnd(bytes, () => {
       const marker = decodeMarker(bytes);
       const part = receiver.take(marker);
-      const value = marker.kind === KIND_BODY ? decode(part) : viewOf(marker.kind, part);
+      const value = marker.kind === KIND_BODY ? bodyOf(part, decode) : viewOf(marker.kind, part);
       receiver.forgetUpTo(marker.part);
       return value;
     });
@@ -236,13 +251,16 @@ export class Endpoint implements Outgoing {
   }
 
   #end(error: UkshmError): void {
+    const target = this.#target;
     this.close();
-    // Node drops what it reads behind a disconnect, and waits for one more event where a message
-    // was being read.
-    if (this.#target.connected) this.#target.disconnect();
-    this.#target.emit('internalMessage', { cmd: CONTROL_COMMAND });
-    if (this.#target.listenerCount('error') > 0) this.#target.emit('error', error);
-    else warn(error.message, error.code);
+    // At once: Node drops what it reads behind a disconnect, and this message with it.
+    if (target.connected) target.disconnect();
+    process.nextTick(() => {
+      // Where a message was being read, Node waits for one more event before it disconnects.
+      target.emit('internalMessage', { cmd: CONTROL_COMMAND });
+      if (target.listenerCount('error') > 0) target.emit('error', error);
+      else warn(error.message, error.code);
+    });
   }
 
   /** Everything goes Node's own way again. */
@@ -252,22 +270,8 @@ export class Endpoint implements Outgoing {
     this.#sender = undefined;
     this.#receiver = undefined;
     if (receiver === undefined) return;
-    ipcHooks().forget(receiver.key);
+    this.#hooks.forget(receiver.key);
     receiver.close();
-  }
-
-  #hookEmit(): void {
-    const target = this.#target;
-    const { emit } = target;
-    const value = (event: string, ...args: unknown[]): boolean => {
-      if (event === 'message') {
-        if (!this.#onMessage(args[0])) return false;
-      } else if (event === 'internalMessage' && isControl(args[0])) this.#onControl(args[0]);
-      else if (event === 'disconnect') this.#events.onDisconnect();
-      return Reflect.apply(emit, target, [event, ...args]);
-    };
-    // Not enumerable, like the method that it stands before.
-    Object.defineProperty(target, 'emit', { value, writable: true, configurable: true });
   }
 
   #onControl(message: Control): void {
@@ -279,8 +283,8 @@ export class Endpoint implements Outgoing {
   #onSaid(word: string, key: unknown): void {
     const text = `${word} ${hex(keyReceived(key))}`;
     const resolve = this.#said.get(text);
-    if (resolve === undefined) this.#said.set(text, () => {});
-    else resolve();
+    if (resolve !== undefined) resolve();
+    else if (this.#said.size < SAID_MAX) this.#said.set(text, () => {});
   }
 
   /** @returns `false` if the message is not to be delivered. */
@@ -289,11 +293,23 @@ export class Endpoint implements Outgoing {
     if (receiver !== undefined) return this.advanced || this.#restoreJson(receiver, message);
     if (this.#events.onLargeReceived === undefined) return true;
     const large = this.advanced
-      ? ipcHooks().takeLargestSeen() >= PART_BYTES_MIN
+      ? this.#hooks.takeLargestSeen() >= PART_BYTES_MIN
       : hasLargeBuffer(message);
     if (large) this.#events.onLargeReceived();
     return true;
   }
+}
+
+/** A message that was a part as a whole. @throws UkshmError `ERR_UKSHM_PEER_MISBEHAVED`. */
+function bodyOf(part: Uint8Array, decode: (bytes: Uint8Array) => unknown): object {
+  let value: unknown;
+  try {
+    value = decode(part);
+  } catch (error) {
+    throw peerMisbehaved(`a message of ${part.length} bytes cannot be read: ${error}`);
+  }
+  if (typeof value === 'object' && value !== null) return value;
+  throw peerMisbehaved(`a message of ${part.length} bytes that holds no object`);
 }
 
 /** A key as `keyToSend` made it; of no bytes, where it is none. */

@@ -46,7 +46,8 @@ const nodeFork = node.fork as (modulePath: string | URL, ...rest: unknown[]) => 
 /** The environment of the child with the preload in it; `undefined`: it gets none. */
 function environmentWithPreload(options: node.ForkOptions): Environment | undefined {
   const { execPath = process.execPath, execArgv = process.execArgv, env = process.env } = options;
-  const asAnother = isAnother(options.uid, process.geteuid) || isAnother(options.gid, process.getegid);
+  const asAnother =
+    isAnother(options.uid, process.geteuid) || isAnother(options.gid, process.getegid);
   if (process.platform !== 'linux' || execPath !== process.execPath || asAnother) return undefined;
   if (!isRecord(env) || !Array.isArray(execArgv)) return undefined;
   const before = env.NODE_OPTIONS;
@@ -85,6 +86,16 @@ class Companion {
       onDisconnect: () => this.#end(),
     });
     child.send = this.#endpoint.send;
+    this.#listen();
+  }
+
+  #listen(): void {
+    const child = this.#child as unknown as Target;
+    const { emit } = child;
+    const value = (event: string, ...args: unknown[]): boolean =>
+      this.#endpoint.onEvent(event, args) && Reflect.apply(emit, child, [event, ...args]);
+    // Not enumerable, like the method that it stands before.
+    Object.defineProperty(child, 'emit', { value, writable: true, configurable: true });
   }
 
   #invite(down: boolean): void {

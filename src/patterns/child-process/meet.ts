@@ -62,14 +62,14 @@ export async function invite(meeting: Meeting): Promise<void> {
     signal,
   });
   listener.unref();
+  let channel: Channel;
   try {
     endpoint.control({ invite: endpoint.keyToSend(key), name, uid: ownUid(), down });
-    const channel = (await listener.accept({ signal })).unref();
-    if (down) await send(endpoint, channel, key, signal);
-    else await receive(endpoint, channel, key, signal);
+    channel = await listener.accept({ signal });
   } finally {
     await listener.close();
   }
+  await (down ? send : receive)(endpoint, channel.unref(), key, signal);
 }
 
 /** The child's side. */
@@ -85,9 +85,7 @@ export async function join(
     signal,
     ...(down ? { sendArenaBytes: 0 } : { receiveArenaBytes: 0 }),
   });
-  channel.unref();
-  if (down) await receive(endpoint, channel, key, signal);
-  else await send(endpoint, channel, key, signal);
+  await (down ? receive : send)(endpoint, channel.unref(), key, signal);
 }
 
 async function send(

@@ -10,7 +10,11 @@ const UNCLAIMED_BYTES_MAX = 268435456;
 /** What Node's own pipe can carry in one message. */
 const PART_BYTES_MAX = 2147483647;
 /** Why a channel has nothing more. */
-const ENDED: readonly string[] = ['ERR_UKSHM_CLOSED', 'ERR_UKSHM_PEER_CLOSED', 'ERR_UKSHM_PEER_GONE'];
+const ENDED: readonly string[] = [
+  'ERR_UKSHM_CLOSED',
+  'ERR_UKSHM_PEER_CLOSED',
+  'ERR_UKSHM_PEER_GONE',
+];
 /** Parts that lack bytes: a sender that found no room leaves one, and its marker follows. */
 const INCOMPLETE_PARTS_MAX = 64;
 /** How long the next piece of a part is looked for before this side sleeps. */
@@ -31,6 +35,8 @@ export class PartReceiver {
   #incomplete: Part | undefined = undefined;
   readonly #closed: AbortController = new AbortController();
   #onClaim: () => void = () => {};
+  /** What the sender was caught at, while nobody asked for a part. */
+  #lie: UkshmError | undefined = undefined;
 
   /** @param allocate - memory of its own for a part. */
   constructor(channel: Channel, key: Uint8Array, allocate: (lengthBytes: number) => Uint8Array) {
@@ -48,10 +54,11 @@ export class PartReceiver {
 
   /**
    * The part that a marker stands for; its message comes behind it, so it is there.
-   * @throws UkshmError `ERR_UKSHM_PEER_MISBEHAVED`.
+   * @throws UkshmError `ERR_UKSHM_PEER_MISBEHAVED`, `ERR_UKSHM_NO_MEMORY`.
    */
   take(marker: Omit<Marker, 'kind'>): Uint8Array {
     const { lengthBytes, sharedBytes, rest } = marker;
+    if (this.#lie !== undefined) throw this.#lie;
     while (!this.#isThere(marker) && this.#step()) {}
     const part = this.#parts.get(marker.part);
     if (part?.filledBytes !== sharedBytes || part.bytes.length !== lengthBytes) {
@@ -99,8 +106,8 @@ export class PartReceiver {
         while (this.#incomplete !== undefined && this.#channel.spin(SPIN_MICROS)) this.collect();
         if (this.#unclaimedBytes >= UNCLAIMED_BYTES_MAX) await this.#claimed();
       }
-    } catch {
-      // Closed here, or a lie: the next marker finds nothing behind it and says so.
+    } catch (error) {
+      if (error instanceof UkshmError && !ENDED.includes(error.code)) this.#lie = error;
     }
   }
 
@@ -160,7 +167,8 @@ export class PartReceiver {
     for (const { bytes, filledBytes } of this.#parts.values()) {
       if (filledBytes < bytes.length) count++;
     }
-    if (count >= INCOMPLETE_PARTS_MAX) throw peerMisbehaved(`${count} parts that it did not finish`);
+    if (count >= INCOMPLETE_PARTS_MAX)
+      throw peerMisbehaved(`${count} parts that it did not finish`);
   }
 
   #find(lengthBytes: number): Uint8Array {

@@ -21,11 +21,9 @@ export const PIECE_HEADER_BYTES = 16;
 /** So much is copied in while the other side copies the piece before it out. */
 const PIECE_BYTES = 262144;
 const NOTHING: Uint8Array = new Uint8Array(0);
-/** What is waited for room, for a whole part: as long as Node would take to serialise it. */
+/** How long a whole part waits for room: no longer than Node takes to serialise and write it. */
 const PATIENCE_MS_MIN = 0.2;
-const PATIENCE_BYTES_PER_MS = 2e6;
-/** A receiver that makes no room for so long is not looking. */
-const STALL_MS = 5;
+const PATIENCE_BYTES_PER_MS = 1e6;
 
 export class PartSender {
   readonly key: Uint8Array;
@@ -118,7 +116,7 @@ export class PartSender {
     // The last wait was in vain: none more before there is room again.
     if (!this.#mayWait || this.#stalled) return false;
     const start = nowMs();
-    const deadline = start + Math.min(this.#patienceMs, STALL_MS);
+    const deadline = start + this.#patienceMs;
     let sent = false;
     while (!sent && !this.#ended && nowMs() < deadline) {
       this.#whileFull();

@@ -2,6 +2,7 @@
 // parent to invite. Only then is the rest loaded, so a child that sends and receives nothing large
 // pays a millisecond. CommonJS, because `--require` leaves the way the program is loaded as it is.
 type Send = (this: unknown, ...args: unknown[]) => boolean;
+type Emit = (this: unknown, event: string, ...args: unknown[]) => boolean;
 type Message = Readonly<Record<string, unknown>>;
 
 const { isMainThread } = require('node:worker_threads') as typeof import('node:worker_threads');
@@ -16,25 +17,30 @@ function restoreOptions(): void {
 }
 
 function waitForInvitation(nodeSend: Send): void {
-  const bypass = { send: nodeSend };
-  // A program may keep the function it finds here: it must not be replaced later.
+  const nodeEmit = process.emit as Emit;
+  const invitations: Message[] = [];
+  const onEvent = (event: string, [message]: readonly unknown[]): boolean => {
+    if (event === 'internalMessage' && isInvitation(message) && invitations.push(message) === 1) {
+      // Without the addon everything goes Node's own way.
+      import('./child.js').then(({ begin }) => begin(bypass, invitations)).catch(() => {});
+    }
+    return true;
+  };
+  const bypass = { send: nodeSend, onEvent };
+  // A program may keep the functions that it finds here: they must not be replaced later.
   process.send = function (this: unknown, ...args: unknown[]): boolean {
     return Reflect.apply(bypass.send, this, args);
   };
-  const invitations: Message[] = [];
-  const onInternal = (message: Message | null): void => {
-    if (message?.cmd !== 'NODE_UKSHM' || message.invite === undefined) return;
-    if (invitations.push(message) > 1) return;
-    import('./child.js').then(
-      ({ begin }) => {
-        process.removeListener('internalMessage', onInternal);
-        begin(bypass, invitations);
-      },
-      // Without the addon everything goes Node's own way.
-      () => {},
-    );
+  const emit = function (this: unknown, event: string, ...args: unknown[]): boolean {
+    return bypass.onEvent(event, args) && Reflect.apply(nodeEmit, this, [event, ...args]);
   };
-  process.on('internalMessage', onInternal);
+  // Not enumerable, like the method that it stands before.
+  Object.defineProperty(process, 'emit', { value: emit, writable: true, configurable: true });
+}
+
+function isInvitation(message: unknown): message is Message {
+  const { cmd, invite } = (message ?? {}) as Message;
+  return cmd === 'NODE_UKSHM' && invite !== undefined;
 }
 
 if (isMainThread) {
