@@ -33,24 +33,31 @@ export function substitute(
   const found = buffersIn(message, new Set(transfer));
   if (found === undefined) return undefined;
   const copies = found.large.map((buffer) => allocate(buffer.byteLength));
-  const kept = [...found.transferred, ...found.shared];
-  const substituted = cloneAround(message, [...found.large, ...kept], [...copies, ...kept]);
-  for (const [i, buffer] of found.large.entries()) {
-    new Uint8Array(copies[i] as ArrayBuffer).set(new Uint8Array(buffer));
+  try {
+    const substituted = cloneAround(
+      message,
+      [...found.large, ...found.transferred],
+      [...copies, ...found.transferred],
+    );
+    for (const [i, buffer] of found.large.entries()) {
+      new Uint8Array(copies[i] as ArrayBuffer).set(new Uint8Array(buffer));
+    }
+    return { message: substituted, transfer: [...transfer, ...copies] };
+  } catch {
+    // Node says what is wrong with it.
+    return undefined;
   }
-  return { message: substituted, transfer: [...transfer, ...copies] };
 }
 
 interface Found {
   readonly large: ArrayBuffer[];
   /** Those that the program itself transfers. */
   readonly transferred: ArrayBuffer[];
-  readonly shared: SharedArrayBuffer[];
 }
 
 /** The buffers that a message refers to, if there are large ones and all else is plain data. */
 function buffersIn(message: object, transfer: ReadonlySet<object>): Found | undefined {
-  const found: Found = { large: [], transferred: [], shared: [] };
+  const found: Found = { large: [], transferred: [] };
   const values = new Values(message);
   for (const value of values.objects) {
     if (values.count > (found.large.length > 0 ? VALUES_MAX : SEARCH_VALUES_MAX)) return undefined;
@@ -85,8 +92,9 @@ function note(
   transfer: ReadonlySet<object>,
   found: Found,
 ): boolean {
-  if (types.isSharedArrayBuffer(buffer)) found.shared.push(buffer);
-  else if (transfer.has(buffer)) found.transferred.push(buffer);
+  // v8's public deserializer cannot be given shared ones.
+  if (types.isSharedArrayBuffer(buffer)) return false;
+  if (transfer.has(buffer)) found.transferred.push(buffer);
   else if ((buffer as { resizable?: boolean }).resizable === true) return false;
   else if (buffer.byteLength >= BUFFER_BYTES_MIN) found.large.push(buffer);
   return true;
@@ -97,6 +105,7 @@ function addMembers(value: object, values: Values): boolean {
   if (types.isProxy(value)) return false;
   const prototype = Object.getPrototypeOf(value);
   if (prototype === Object.prototype || prototype === null || Array.isArray(value)) {
+    if (Array.isArray(value) && value.length > VALUES_MAX) return false;
     for (const key of Object.keys(value)) {
       const property = Object.getOwnPropertyDescriptor(value, key);
       if (property === undefined || property.get !== undefined) return false;
@@ -117,35 +126,19 @@ function addMembers(value: object, values: Values): boolean {
   return types.isDate(value) || types.isRegExp(value);
 }
 
-class Cloner extends v8.Serializer {
-  readonly #numbers: Map<object, number>;
-
-  constructor(buffers: readonly object[]) {
-    super();
-    this.#numbers = new Map(buffers.map((buffer, number) => [buffer, number]));
-    for (const [buffer, number] of this.#numbers) {
-      if (types.isArrayBuffer(buffer)) this.transferArrayBuffer(number, buffer);
-    }
-  }
-
-  /** Called by v8. */
-  _getSharedArrayBufferId(buffer: SharedArrayBuffer): number {
-    return this.#numbers.get(buffer) as number;
-  }
-}
-
 /** A structured clone that refers to `replacements` where the message refers to `buffers`. */
 function cloneAround(
   message: object,
-  buffers: readonly object[],
-  replacements: readonly object[],
+  buffers: readonly ArrayBuffer[],
+  replacements: readonly ArrayBuffer[],
 ): unknown {
-  const serializer = new Cloner(buffers);
+  const serializer = new v8.Serializer();
+  for (const [number, buffer] of buffers.entries()) serializer.transferArrayBuffer(number, buffer);
   serializer.writeHeader();
   serializer.writeValue(message);
   const deserializer = new v8.Deserializer(serializer.releaseBuffer());
   for (const [number, buffer] of replacements.entries()) {
-    deserializer.transferArrayBuffer(number, buffer as ArrayBuffer);
+    deserializer.transferArrayBuffer(number, buffer);
   }
   deserializer.readHeader();
   return deserializer.readValue();
