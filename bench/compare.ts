@@ -69,8 +69,9 @@ export function atLeastTimes(
   const theirs = results.value(rivalName, rival);
   if (ours === undefined || theirs === undefined) return [{ text, wanted }];
   const both = `${results.show(name, subject)} : ${results.show(rivalName, rival)}`;
-  const measured = `${(ours / theirs).toFixed(1)} × (${both})`;
-  return [{ text, wanted, measured, reached: ours / theirs >= limit }];
+  const times = ours / theirs;
+  const measured = `${times.toFixed(times < 2 ? 2 : 1)} × (${both})`;
+  return [{ text, wanted, measured, reached: times >= limit }];
 }
 
 /** `ours / theirs` of one row must be at most (times) or at least (rates) `limit`. */

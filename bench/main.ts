@@ -16,6 +16,7 @@ import {
 } from './report.js';
 import {
   buildPeers,
+  forkSubjects,
   pythonSubjects,
   requestSubjects,
   type Subject,
@@ -27,7 +28,7 @@ const USAGE = `usage: npm run bench -- SUITE [options]
 
 suites
   ipc                  channels between processes
-  patterns             requests and replies, topics, Node to Python
+  patterns             requests and replies, topics, fork, Node to Python
 
 options
   --json FILE          write the rows as JSON
@@ -89,7 +90,7 @@ interface Suite {
 const suites: Record<string, Suite> = {
   ipc: { subjects, run: runIpc, targets: ipcTargets, plot: plotIpc },
   patterns: {
-    subjects: [...requestSubjects, ...topicSubjects, ...pythonSubjects],
+    subjects: [...requestSubjects, ...topicSubjects, ...pythonSubjects, ...forkSubjects],
     run: runPatterns,
     targets: patternTargets,
   },

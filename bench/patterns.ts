@@ -1,4 +1,4 @@
-// The suite "patterns": requests and their replies.
+// The suite "patterns": requests, topics, forked children, Python.
 import { atLeastTimes, type Target } from './compare.js';
 import { sizeName } from './ipc.js';
 import { type Group, measure, type Result, type RowPlan, type SuiteOptions } from './measure.js';
@@ -31,6 +31,36 @@ function topic(size: number, readers: (typeof READERS)[number]): RowPlan {
   };
 }
 
+const FORK_SIZES = { 100: '100 B', 10000: '10 KB', 1000000: '1 MB', 64000000: '64 MB' } as const;
+type ForkSize = keyof typeof FORK_SIZES;
+
+/** What a parent sends to its child. */
+function fork(size: ForkSize, mode: 'json' | 'advanced', inFlight: 1 | 16 = 1): RowPlan {
+  const under = inFlight === 1 ? '' : `, ${inFlight} under way`;
+  return {
+    name: `fork ${FORK_SIZES[size]}, ${mode}${under}`,
+    job: `fork-${mode}-${inFlight}`,
+    size,
+    unit: 'messages/s',
+    spun: false,
+  };
+}
+
+function forkGroups(quick: boolean): Group[] {
+  const small = [100, 10000] as const;
+  const rounds = quick ? 3 : 9;
+  const advanced = [...small, 1000000, 64000000] as const;
+  const groups = [
+    { rows: small.map((size) => fork(size, 'advanced', 16)), rounds, runMs: 500 },
+    { rows: small.map((size) => fork(size, 'json')), rounds, runMs: 500 },
+    { rows: advanced.map((size) => fork(size, 'advanced')), rounds, runMs: 500 },
+    { rows: [fork(1000000, 'json')], rounds: quick ? 2 : 5, runMs: 500 },
+  ];
+  // A single message takes Node a quarter of a minute.
+  const longest = { rows: [fork(64000000, 'json')], rounds: 1, warmMs: 10_000, runMs: 1000 };
+  return quick ? groups : [...groups, longest];
+}
+
 const TO_PYTHON: RowPlan = {
   name: 'one way 1 MiB, Node to Python',
   job: 'one-way-unbatched',
@@ -49,7 +79,7 @@ function plan(quick: boolean): Group[] {
   const published = [1000, 1 << 20].map((size) => {
     return { rows: READERS.map((readers) => topic(size, readers)), rounds, runMs };
   });
-  return [...asked, ...published, { rows: [TO_PYTHON], rounds }];
+  return [...asked, ...published, { rows: [TO_PYTHON], rounds }, ...forkGroups(quick)];
 }
 
 export function runPatterns(options: SuiteOptions): Promise<Result> {
@@ -87,5 +117,22 @@ export function patternTargets(rows: readonly Row[]): Target[] {
       TO_PYTHON.name,
       'ukshm to Python',
     ),
+    ...forkTargets(rows),
   ];
+}
+
+/** Not slower than Node's beyond a twentieth, and much faster where parts are large. */
+function forkTargets(rows: readonly Row[]): Target[] {
+  const wanted: [RowPlan, number][] = [
+    [fork(100, 'advanced'), 0.95],
+    [fork(100, 'advanced', 16), 0.95],
+    [fork(100, 'json'), 0.95],
+    [fork(1000000, 'advanced'), 5],
+    [fork(1000000, 'json'), 5],
+    [fork(64000000, 'advanced'), 20],
+    [fork(64000000, 'json'), 20],
+  ];
+  return wanted.flatMap(([{ name }, limit]) =>
+    atLeastTimes(rows, `${name}: Node's`, name, 'Node fork', limit, name, 'ukshm fork'),
+  );
 }

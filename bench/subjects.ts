@@ -20,7 +20,11 @@ export type RowJob =
   | 'idle'
   | 'connect'
   | RequestJob
-  | TopicJob;
+  | TopicJob
+  | ForkJob;
+
+/** The serialization, and how many messages are under way. */
+export type ForkJob = `fork-${'json' | 'advanced'}-${1 | 16}`;
 
 /** How many read. */
 export type TopicJob = `topic-${1 | 4 | 16}`;
@@ -243,6 +247,24 @@ export const topicSubjects: readonly Subject[] = [
     command: () => node('broadcast-channel.js'),
     single: true,
   },
+];
+
+const forks = (name: string, way: string): Subject => ({
+  ...VM,
+  name,
+  jobs: {
+    'fork-advanced-1': `${way}-advanced-1`,
+    'fork-advanced-16': `${way}-advanced-16`,
+    'fork-json-1': `${way}-json-1`,
+  },
+  command: () => node('forks.js'),
+  single: true,
+});
+
+/** Whose `fork` made the child. */
+export const forkSubjects: readonly Subject[] = [
+  forks('ukshm fork', 'ukshm'),
+  forks('Node fork', 'node'),
 ];
 
 const python = (way: string): string[] => [

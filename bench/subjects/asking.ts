@@ -15,9 +15,16 @@ export function isSpinning(job: Job): boolean {
   return job.name.includes('spinning');
 }
 
-/** Asks for the warm-up, then for the measurement; prints the rate and the times. */
-export async function runRequests(job: Job, ask: Ask): Promise<void> {
-  const lanes = Array.from({ length: inFlight(job) }, () => new Lane(job.size, ask));
+/**
+ * Asks for the warm-up, then for the measurement; prints the rate and the times.
+ * @param replyBytes - how long the replies are; their last word is that of the request.
+ */
+export async function runRequests(
+  job: Job,
+  ask: Ask,
+  replyBytes: number = job.size,
+): Promise<void> {
+  const lanes = Array.from({ length: inFlight(job) }, () => new Lane(job.size, replyBytes, ask));
   const samples = new Samples();
   await runLanes(lanes, samples, job.warmMs);
   samples.reset();
@@ -39,9 +46,9 @@ class Lane {
   readonly #ask: Ask;
   #sequence = 0;
 
-  constructor(size: number, ask: Ask) {
+  constructor(size: number, replyBytes: number, ask: Ask) {
     this.#source = new Payload(size);
-    this.#copy = new Payload(size);
+    this.#copy = new Payload(replyBytes);
     this.#ask = ask;
   }
 

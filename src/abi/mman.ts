@@ -9,6 +9,7 @@ export const MAP_FIXED = 0x10;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_NORESERVE = 0x4000;
 export const MADV_DONTFORK = 10;
+export const MADV_HUGEPAGE = 14;
 /** Linux 5.14. */
 export const MADV_POPULATE_READ = 22;
 /** Linux 5.14. */

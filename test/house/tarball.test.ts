@@ -32,6 +32,28 @@ const USER_SETTINGS = {
   files: ['example.mjs'],
 };
 
+/** Sends until a large part has gone through shared memory: without its preload it never would. */
+const FORKS_CODE = `
+import { readFileSync } from 'node:fs';
+import { fork } from 'ukshm/child-process';
+if (process.send) process.on('message', (m) => process.send(m));
+else {
+  const isShared = () => readFileSync('/proc/self/maps', 'utf8').includes('memfd:ukshm:fork-');
+  const child = fork(new URL(import.meta.url), { serialization: 'advanced' });
+  const end = (text) => {
+    console.log(text);
+    child.disconnect();
+  };
+  const start = performance.now();
+  child.on('message', (bytes) => {
+    if (isShared()) end('shared');
+    else if (performance.now() - start > 60000) end('not shared');
+    else setTimeout(() => child.send(bytes), 5);
+  });
+  child.send(Buffer.alloc(1_000_000));
+}
+`;
+
 describe('the packed tarball', () => {
   let project: Project;
   before(() => {
@@ -56,6 +78,7 @@ describe('the packed tarball', () => {
       .map((line) => line.replace(/^package\//, ''));
     const allowed = [
       /^dist\/src\/.*\.(js|d\.ts)$/,
+      /^dist\/src\/patterns\/child-process\/preload\.cjs$/,
       /^native\/([\w-]+\.[ch]|cc-flags|include\/[\w-]+\.h)$/,
       /^prebuilds\/linux-(x64|arm64)-glibc\/ukshm\.node$/,
       /^clients\/c\/(ukshm\.h|example\.c|README\.md)$/,
@@ -108,6 +131,13 @@ describe('the packed tarball', () => {
     await runExample();
     const checked = runIn(project.folder, join(TOOLS, 'tsc'), ['-p', '.']);
     assert.equal(checked.status, 0, checked.output);
+  });
+
+  it('gives a fork whose large messages go through shared memory', () => {
+    writeFileSync(join(project.folder, 'forks.mjs'), FORKS_CODE);
+    const { status, output } = runIn(project.folder, process.execPath, ['forks.mjs']);
+    assert.equal(status, 0, output);
+    assert.equal(output, 'shared\n');
   });
 
   it('gives the command ukshm', () => {
