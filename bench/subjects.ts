@@ -241,6 +241,14 @@ export const topicSubjects: readonly Subject[] = [
     single: true,
   },
   {
+    name: 'iceoryx2 topic',
+    peer: 'iceoryx2',
+    jobs: TOPICS,
+    command: () => [ICEORYX2],
+    single: true,
+    spins: true,
+  },
+  {
     ...VM,
     name: 'BroadcastChannel',
     jobs: TOPICS,

@@ -1,6 +1,7 @@
 //! iceoryx2, publish and subscribe of byte slices: one service each way, both sides spinning.
 //! The command line and the line of JSON are those of every program here (bench/README.md).
 mod requests;
+mod topics;
 
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
@@ -250,6 +251,9 @@ fn main() -> Result<()> {
     let job = parse_job()?;
     if job.name.starts_with("requests") {
         return requests::run(&job);
+    }
+    if job.name.starts_with("topic") {
+        return topics::run(&job);
     }
     let mut ends = open(&job)?;
     ends.greet(job.listens)?;
