@@ -6,19 +6,17 @@
 // markers in place of the parts; in mode 'json' a copy with placeholders in place of numbers. The
 // receiver makes the message of it before its program sees it. Loads no addon.
 import { peerMisbehaved, UkshmError } from '../../core/errors.js';
-import { after, nowMs, warn } from '../../sys/clock.js';
-import { Vigilance } from '../vigilance.js';
+import { after, warn } from '../../sys/clock.js';
 import { decodeMessage, encodeMessage } from './codec.js';
 import { KEY_BYTES } from './marker.js';
 import { numbersOf, placeholdersIn, placeholderText, withPlaceholders } from './numbers.js';
 import type { PartReceiver } from './part-receiver.js';
 import type { PartSender } from './part-sender.js';
 import { largeBytesIn, PART_BYTES_MIN } from './search.js';
+import { Vigilance } from './vigilance.js';
 
 /** Node keeps messages with such a `cmd` from the program. */
 export const CONTROL_COMMAND = 'NODE_UKSHM';
-/** A small message takes Node less, even where it has to wake a processor. */
-const SLOW_SEND_MS = 0.1;
 /** Before there is a channel, one of so many received messages is searched. */
 const SAMPLE_COUNT = 8;
 /** More is not remembered of what the other end says before it is asked. */
@@ -28,7 +26,13 @@ const IDLE_MS = 10_000;
 const NOTHING: Uint8Array = new Uint8Array(0);
 
 /** Node's `send`, of a ChildProcess or of `process`. */
-export type Send = (this: unknown, ...args: unknown[]) => boolean;
+export type Send = (
+  this: unknown,
+  message?: unknown,
+  handle?: unknown,
+  options?: unknown,
+  callback?: unknown,
+) => boolean;
 
 /** A ChildProcess, or `process`, with `Endpoint.onEvent` in front of its `emit`. */
 export interface Target {
@@ -62,7 +66,7 @@ export class Endpoint {
   readonly #target: Target;
   readonly #nodeSend: Send;
   readonly #events: EndpointEvents;
-  readonly #vigilance: Vigilance = new Vigilance(SLOW_SEND_MS);
+  readonly #vigilance: Vigilance = new Vigilance();
   #sender: PartSender | undefined = undefined;
   #cancelIdle: () => void = () => {};
   /** By their keys; a message that was sent before another took over may still come. */
@@ -79,9 +83,12 @@ export class Endpoint {
     this.#nodeSend = nodeSend;
     this.#events = events;
     this.#advanced = advanced;
-    const send = (self: unknown, args: unknown[]): boolean => this.#send(self, args);
-    this.send = function (this: unknown, ...args: unknown[]): boolean {
-      return send(this, args);
+    const endpoint = this;
+    this.send = function send(message, handle, options, callback): boolean {
+      // (As few steps as can be: this stands before each message, however small.)
+      return endpoint.#isUnsearched(message)
+        ? endpoint.#sent(nodeSend.call(this, message, handle, options, callback), message)
+        : endpoint.#send(this, [message, handle, options, callback]);
     };
   }
 
@@ -159,12 +166,25 @@ export class Endpoint {
     return true;
   }
 
-  #send(self: unknown, args: unknown[]): boolean {
-    const [message] = args;
-    if (typeof message !== 'object' || message === null) {
-      return Reflect.apply(this.#nodeSend, self, args);
+  /** Whether a message may go without a search for large parts. */
+  #isUnsearched(message: unknown): boolean {
+    if (typeof message !== 'object' || message === null) return true;
+    return !this.#vigilance.awake && !isLargeBytes(message);
+  }
+
+  /** A message went without a search: maybe it is searched now, for the sake of the next. */
+  #sent(flows: boolean, message: unknown): boolean {
+    if (!this.#vigilance.suspects(flows)) return flows;
+    const lengthBytes = this.#largeBytes(message);
+    if (lengthBytes > 0) {
+      this.#vigilance.searched(true);
+      this.#expect(lengthBytes);
     }
-    if (!this.#vigilance.awake && !isLargeBytes(message)) return this.#sendUnsearched(self, args);
+    return flows;
+  }
+
+  #send(self: unknown, args: Parameters<Send>): boolean {
+    const [message] = args as [object];
     const lengthBytes = this.#largeBytes(message);
     this.#vigilance.searched(lengthBytes > 0);
     if (lengthBytes === 0) return Reflect.apply(this.#nodeSend, self, args);
@@ -174,18 +194,6 @@ export class Endpoint {
       return Reflect.apply(this.#nodeSend, self, args);
     }
     return this.#sendAround(self, args, message, sender);
-  }
-
-  #sendUnsearched(self: unknown, args: unknown[]): boolean {
-    const start = nowMs();
-    const result: boolean = Reflect.apply(this.#nodeSend, self, args);
-    if (!this.#vigilance.suspects(nowMs() - start)) return result;
-    const lengthBytes = this.#largeBytes(args[0]);
-    if (lengthBytes > 0) {
-      this.#vigilance.searched(true);
-      this.#expect(lengthBytes);
-    }
-    return result;
   }
 
   /** Large parts of this length may come again: there shall be room. */
@@ -207,7 +215,7 @@ export class Endpoint {
   }
 
   /** Sends the large parts of a message, and what stands for it. */
-  #sendAround(self: unknown, args: unknown[], message: object, sender: PartSender): boolean {
+  #sendAround(self: unknown, args: Parameters<Send>, message: object, sender: PartSender): boolean {
     const before = sender.part;
     try {
       const instead = this.#advanced

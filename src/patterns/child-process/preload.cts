@@ -1,7 +1,13 @@
 // Runs in a forked child before anything of its program: makes itself invisible, and waits for the
 // parent to invite. Only then is the rest loaded, so a child that sends and receives nothing large
 // pays a millisecond. CommonJS, because `--require` leaves the way the program is loaded as it is.
-type Send = (this: unknown, ...args: unknown[]) => boolean;
+type Send = (
+  this: unknown,
+  message?: unknown,
+  handle?: unknown,
+  options?: unknown,
+  callback?: unknown,
+) => boolean;
 type Emit = (this: unknown, event: string, ...args: unknown[]) => boolean;
 type Message = Readonly<Record<string, unknown>>;
 
@@ -29,9 +35,10 @@ function waitForInvitation(nodeSend: Send): void {
   };
   const bypass = { send: nodeSend, onEvent };
   // A program may keep the functions that it finds here: they must not be replaced later.
-  process.send = function (this: unknown, ...args: unknown[]): boolean {
-    return Reflect.apply(bypass.send, this, args);
+  const send: Send = function send(message, handle, options, callback): boolean {
+    return bypass.send.call(this, message, handle, options, callback);
   };
+  process.send = send as NonNullable<typeof process.send>;
   const emit = function (this: unknown, event: string, ...args: unknown[]): boolean {
     return bypass.onEvent(event, args) && Reflect.apply(nodeEmit, this, [event, ...args]);
   };

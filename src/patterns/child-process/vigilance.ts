@@ -7,14 +7,9 @@ const PATIENCE_COUNT = 64;
 const SAMPLE_COUNT = 16;
 
 export class Vigilance {
-  readonly #slowMs: number;
   #left = 0;
   #sent = 0;
-
-  /** @param slowMs - what takes Node longer to send may be large. */
-  constructor(slowMs: number) {
-    this.#slowMs = slowMs;
-  }
+  #flowed = true;
 
   /** Whether to search the next message. */
   get awake(): boolean {
@@ -26,9 +21,14 @@ export class Vigilance {
     this.#left = large ? PATIENCE_COUNT : Math.max(0, this.#left - 1);
   }
 
-  /** A message was sent without a search. @returns whether to search it now, for the sake of the next. */
-  suspects(tookMs: number): boolean {
-    this.#sent++;
-    return tookMs > this.#slowMs || this.#sent % SAMPLE_COUNT === 0;
+  /**
+   * A message was sent without a search.
+   * @param flows - what Node's `send` said: `false` where much is waiting in front of the pipe.
+   * @returns whether it looks large: it may be what made the pipe full.
+   */
+  suspects(flows: boolean): boolean {
+    const wasFilled = this.#flowed && !flows;
+    this.#flowed = flows;
+    return wasFilled || ++this.#sent % SAMPLE_COUNT === 0;
   }
 }
