@@ -3,92 +3,34 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, it, type TestContext } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, it } from 'node:test';
 import {
   merge,
   openTopic,
-  type SubscribeOptions,
   type Subscription,
   subscribe,
   type Topic,
   type TopicMessage,
-  type TopicOptions,
 } from '../../src/patterns/topic/index.js';
 import { ACTOR_IS_READABLE, codeOf, uniqueName, until } from './actors.js';
 import { folderFor, isPending } from './local.js';
 import { isPattern, pattern } from './pattern.js';
 import { startTopicActor, startTopicActors } from './topic-actors.js';
+import {
+  LARGE,
+  numbers,
+  publish,
+  SMALL,
+  subscriptionFor,
+  take,
+  takeAll,
+  takeMany,
+  topicFor,
+} from './topics.js';
 
 const OPTIONS = { timeout: 30_000 };
 /** A user that is not the one of this process, and not the one that stands for nobody. */
 const STRANGER = 12345;
-/** One message that is copied into each ring, and one that lies in the shared memory. */
-const SMALL = 100;
-const LARGE = 20_000;
-
-/** A topic of this process; closed at the end of the test. */
-async function topicFor(
-  context: TestContext,
-  options?: TopicOptions,
-  name: string = uniqueName('topic'),
-): Promise<Topic> {
-  const topic = await openTopic(name, options);
-  context.after(() => topic.close({ signal: AbortSignal.abort() }).catch(() => {}));
-  return topic;
-}
-
-async function subscriptionFor(
-  context: TestContext,
-  name: string,
-  options?: SubscribeOptions,
-): Promise<Subscription> {
-  const subscription = await subscribe(name, options);
-  context.after(() => subscription.close({ signal: AbortSignal.abort() }).catch(() => {}));
-  return subscription;
-}
-
-async function publish(topic: Topic, lengthBytes: number, count: number = 1): Promise<void> {
-  for (let i = 0; i < count; i++) await topic.publish(pattern(lengthBytes, topic.sequence));
-}
-
-/** Reads to the end. */
-async function takeAll(subscription: Subscription): Promise<[number, number][]> {
-  const seen: [number, number][] = [];
-  while (await subscription.readable()) seen.push(...take(subscription));
-  return seen;
-}
-
-/** The numbers of those that wait now, each whole; what was missed before each. */
-function take(subscription: Subscription): [sequence: number, missed: number][] {
-  const seen: [number, number][] = [];
-  subscription.drain((message) => {
-    const { sequence, missed, bytes } = message;
-    assert.ok(isPattern(bytes, sequence), `message ${sequence} is whole`);
-    seen.push([sequence, missed]);
-  });
-  return seen;
-}
-
-/** As `take`, until there are so many. */
-async function takeMany(subscription: Subscription, count: number): Promise<[number, number][]> {
-  const seen: [number, number][] = [];
-  while (seen.length < count && (await subscription.readable())) seen.push(...take(subscription));
-  return seen;
-}
-
-async function hold(subscription: Subscription, count: number): Promise<TopicMessage[]> {
-  const messages: TopicMessage[] = [];
-  for await (const message of subscription) {
-    messages.push(message);
-    if (messages.length === count) break;
-  }
-  return messages;
-}
-
-function numbers(from: number, count: number): [number, number][] {
-  return Array.from({ length: count }, (_, i) => [(from + i) >>> 0, 0]);
-}
 
 describe('a topic', () => {
   it(
@@ -259,136 +201,6 @@ describe('late subscribers', () => {
       told?.map(({ sequence, right }) => [sequence, right]),
       [4, 5, 6, 7, 8].map((sequence) => [sequence, true]),
     );
-  });
-});
-
-describe('a subscriber that is behind', () => {
-  for (const lengthBytes of [SMALL, LARGE]) {
-    it(`loses the newest: ${lengthBytes} bytes`, OPTIONS, async (t) => {
-      const topic = await topicFor(t);
-      const slow = await subscriptionFor(t, topic.name, { slow: 'drop-newest', depth: 3 });
-      const other = await subscriptionFor(t, topic.name);
-      const [held] = await Promise.all([hold(slow, 2), publish(topic, lengthBytes, 7)]);
-      assert.deepEqual(await takeMany(other, 7), numbers(0, 7));
-      held[0]?.release();
-      // One is free again: what comes now is taken, and the next tells of the gap.
-      await publish(topic, lengthBytes, 2);
-      held[1]?.release();
-      assert.deepEqual(await takeMany(slow, 2), [
-        [2, 0],
-        [7, 4],
-      ]);
-      await publish(topic, lengthBytes, 1);
-      assert.deepEqual(await takeMany(slow, 1), [[9, 1]]);
-      const [stats] = topic.subscribers;
-      assert.deepEqual([stats?.dropped, stats?.sent, slow.missed], [5, 5, 5]);
-    });
-
-    it(
-      `loses the oldest that it has not begun to read: ${lengthBytes} bytes`,
-      OPTIONS,
-      async (t) => {
-        const topic = await topicFor(t);
-        const slow = await subscriptionFor(t, topic.name, { slow: 'drop-oldest', depth: 3 });
-        await publish(topic, lengthBytes, 20);
-        const [before] = topic.subscribers;
-        assert.deepEqual([before?.outstanding, before?.queued, before?.dropped], [3, 3, 14]);
-        const seen = await takeMany(slow, 6);
-        assert.deepEqual(seen, [...numbers(0, 3), [17, 14], [18, 0], [19, 0]]);
-        await publish(topic, lengthBytes, 1);
-        assert.deepEqual(await takeMany(slow, 1), [[20, 0]]);
-      },
-    );
-
-    it(`is disconnected behind what it was sent: ${lengthBytes} bytes`, OPTIONS, async (t) => {
-      const topic = await topicFor(t);
-      const { freeBytes } = topic.stats();
-      const slow = await subscriptionFor(t, topic.name, { slow: 'disconnect', depth: 3 });
-      const other = await subscriptionFor(t, topic.name);
-      await publish(topic, lengthBytes, 5);
-      assert.equal(topic.subscribers.length, 1);
-      const seen: number[] = [];
-      const reading = (async () => {
-        for await (const message of slow) {
-          assert.ok(isPattern(message.bytes, message.sequence));
-          seen.push(message.sequence);
-          message.release();
-        }
-      })();
-      assert.equal(await codeOf(reading), 'ERR_UKSHM_TOO_SLOW');
-      assert.deepEqual(seen, [0, 1, 2]);
-      assert.equal(slow.missed, 1, 'the one for which it was too slow');
-      assert.equal(await codeOf(slow.readable()), 'ERR_UKSHM_TOO_SLOW');
-      assert.equal((await slow.closed).reason, 'peer-closed');
-      assert.deepEqual(await takeMany(other, 5), numbers(0, 5));
-      void topic.subscribers;
-      assert.equal(topic.stats().freeBytes, freeBytes);
-    });
-
-    it(`blocks where that is allowed: ${lengthBytes} bytes`, OPTIONS, async (t) => {
-      const topic = await topicFor(t, { mayBlock: true });
-      const slow = await subscriptionFor(t, topic.name, { slow: 'block', depth: 3 });
-      const other = await subscriptionFor(t, topic.name, { slow: 'drop-newest' });
-      await publish(topic, lengthBytes, 3);
-      assert.equal(topic.tryPublish(pattern(lengthBytes, 3)), false);
-      const signal = AbortSignal.timeout(30);
-      assert.equal(
-        await codeOf(topic.publish(pattern(lengthBytes, 3), { signal })),
-        'TimeoutError',
-      );
-      assert.equal(topic.sequence, 3);
-      const loan = await topic.loan(lengthBytes);
-      loan.bytes.set(pattern(lengthBytes, 3));
-      assert.equal(loan.tryPublish(), false);
-      const waiting = loan.publish();
-      const behind = topic.publish(pattern(lengthBytes, 4));
-      assert.ok(await isPending(waiting));
-      assert.equal(topic.stats().waiting, 2);
-      assert.deepEqual(take(other), numbers(0, 3), 'nobody is sent what blocks');
-      assert.deepEqual(take(slow), numbers(0, 3));
-      await Promise.all([waiting, behind]);
-      assert.deepEqual(await takeMany(slow, 2), numbers(3, 2));
-      assert.deepEqual(await takeMany(other, 2), numbers(3, 2));
-      // Whoever blocks and goes, blocks no more.
-      await publish(topic, lengthBytes, 3);
-      const last = publish(topic, lengthBytes);
-      assert.ok(await isPending(last));
-      await slow.close();
-      await last;
-    });
-  }
-
-  it('may not block where nobody said so', OPTIONS, async (t) => {
-    const topic = await topicFor(t);
-    assert.equal(await codeOf(subscribe(topic.name, { slow: 'block' })), 'ERR_UKSHM_MAY_NOT_BLOCK');
-    const wrong = { slow: 'sometimes' } as unknown as SubscribeOptions;
-    assert.equal(await codeOf(subscribe(topic.name, wrong)), 'ERR_UKSHM_INVALID_ARGUMENT');
-    assert.equal(await codeOf(subscribe(topic.name, { depth: 0 })), 'ERR_UKSHM_INVALID_ARGUMENT');
-    assert.equal(topic.subscribers.length, 0);
-  });
-
-  it('keeps order where small and large ones wait together', OPTIONS, async (t) => {
-    const topic = await topicFor(t);
-    const slow = await subscriptionFor(t, topic.name, { depth: 5 });
-    let total = 0;
-    const reading = (async () => {
-      let next = 0;
-      for await (const message of slow) {
-        assert.ok(isPattern(message.bytes, message.sequence));
-        assert.equal(message.sequence, (next + message.missed) >>> 0);
-        next = message.sequence + 1;
-        total += 1 + message.missed;
-        if (message.sequence % 7 === 0) await sleep(1);
-        message.release();
-      }
-    })();
-    for (let i = 0; i < 500; i++) {
-      await publish(topic, [SMALL, LARGE, 9000, 0, 8192][i % 5] ?? 0);
-      if (i % 11 === 0) await sleep(1);
-    }
-    await topic.close();
-    await reading;
-    assert.equal(total, 500);
   });
 });
 
