@@ -28,6 +28,7 @@ from ._errors import (
 from ._listener import Listener, connect, listen
 from ._message import Loan
 from ._names import Access, Credentials
+from ._subscription import Subscription, SubscriptionStats, TopicMessage, subscribe
 
 if TYPE_CHECKING:
     from . import aio
@@ -48,12 +49,16 @@ __all__ = [
     'PeerGone',
     'PeerMisbehaved',
     'RemoteError',
+    'Subscription',
+    'SubscriptionStats',
     'SyscallError',
     'Timeout',
+    'TopicMessage',
     'UkshmError',
     'aio',
     'connect',
     'listen',
+    'subscribe',
 ]
 
 

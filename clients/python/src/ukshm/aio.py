@@ -17,7 +17,10 @@ from functools import partial
 from typing import Callable
 
 from ._aio_channel import Channel, Message
+from ._aio_subscription import Subscription, join_topic
 from ._errors import Closed, NoListener, PeerGone, closed_error, timeout_error
+from ._format import RING_BYTES_MIN
+from ._joining import DEPTH_DEFAULT, check_wishes
 from ._link import warn_of
 from ._meeting import HANDSHAKE_SECONDS, Meeting, meet
 from ._names import Access, address_of
@@ -35,7 +38,7 @@ from ._options import (
 from ._server import Server
 from ._task import Task
 
-__all__ = ['Channel', 'Listener', 'Message', 'connect', 'listen']
+__all__ = ['Channel', 'Listener', 'Message', 'Subscription', 'connect', 'listen', 'subscribe']
 
 
 class Listener:
@@ -173,6 +176,31 @@ async def connect(
             raise timeout_error(f"a place in the queue of '{name}'", handshake_timeout)
         await asyncio.sleep(retry_pause(attempt))
         attempt += 1
+
+
+async def subscribe(
+    name: str,
+    wait: bool = False,
+    *,
+    slow: str = 'drop-oldest',
+    depth: int = DEPTH_DEFAULT,
+    owner: Access = 'same-user',
+    answer_timeout: float = HANDSHAKE_SECONDS,
+) -> Subscription:
+    """Subscribes to the topic at `name`; with `wait`, waits until there is one. Options and errors
+    as `ukshm.subscribe`."""
+    wishes = check_wishes(slow, depth)
+    channel = await connect(
+        name,
+        wait,
+        owner=owner,
+        # It says one thing: the least memory is enough.
+        send_ring_bytes=RING_BYTES_MIN,
+        send_arena_bytes=0,
+        receive_arena_bytes=0,
+        handshake_timeout=answer_timeout,
+    )
+    return await join_topic(channel, wishes, answer_timeout)
 
 
 async def _wait_for(work: Callable[[], Meeting], seconds: float) -> Meeting:

@@ -1,0 +1,143 @@
+"""The actor of the project's tests for topics: publishes or subscribes, as its command line says.
+
+    topic_actor.py publish NAME SUBSCRIBERS COUNT KEEP SIZES
+        opens the topic, waits until there are so many subscribers, publishes COUNT messages (their
+        lengths from SIZES, joined by ',', in turn), says "published", and closes the topic when its
+        standard input ends
+    topic_actor.py subscribe NAME SLOW DEPTH HOLD
+        reads to the end, keeping up to HOLD messages
+    topic_actor.py later NAME SLOW DEPTH HOLD
+        likewise, but reads nothing before its standard input ends
+
+With --asyncio behind it, by that interface. Prints JSON lines: "ready", then "done", or "error".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections import deque
+from typing import Union
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'src'))
+
+import ukshm
+from actor_pattern import pattern
+from ukshm import UkshmError, aio
+
+WAIT_SECONDS = 20
+
+
+class WrongBytes(Exception):
+    """A message that is not what was published."""
+
+
+class Tally:
+    """What a subscriber saw."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.messages = 0
+        self.bytes = 0
+        self.first = -1
+        self._held: deque[ukshm.TopicMessage] = deque()
+
+    def take(self, message: ukshm.TopicMessage) -> None:
+        self._check(message)
+        if self.messages == 0:
+            self.first = message.sequence
+        self.messages += 1
+        self.bytes += message.length_bytes
+        self._held.append(message)
+        if len(self._held) > self.most:
+            self._let_go((self._held.popleft if self.messages % 2 else self._held.pop)())
+
+    def end(self) -> None:
+        while self._held:
+            self._let_go(self._held.pop())
+
+    def _let_go(self, message: ukshm.TopicMessage) -> None:
+        self._check(message)  # it must not have changed since it came
+        message.release()
+
+    def _check(self, message: ukshm.TopicMessage) -> None:
+        if message.copy() != pattern(message.sequence, message.length_bytes):
+            raise WrongBytes(f'message {message.sequence} holds other bytes')
+
+
+AnySubscription = Union[ukshm.Subscription, aio.Subscription]
+
+
+def say(event: str, **fields: object) -> None:
+    print(json.dumps({'event': event, **fields}), flush=True)
+
+
+def report(tally: Tally, subscription: AnySubscription, code: str) -> None:
+    say(
+        'done',
+        messages=tally.messages,
+        bytes=tally.bytes,
+        first=tally.first,
+        missed=subscription.missed,
+        code=code,
+    )
+
+
+def subscribe(name: str, slow: str, depth: str, hold: str, later: bool) -> None:
+    tally = Tally(int(hold))
+    with ukshm.subscribe(
+        name, wait=True, timeout=WAIT_SECONDS, slow=slow, depth=int(depth)
+    ) as subscription:
+        say('ready')
+        if later:
+            sys.stdin.buffer.read()
+        code = 'end'
+        try:
+            for message in subscription:
+                tally.take(message)
+        except UkshmError as error:
+            code = error.code
+        tally.end()
+        report(tally, subscription, code)
+
+
+async def aio_subscribe(name: str, slow: str, depth: str, hold: str, later: bool) -> None:
+    tally = Tally(int(hold))
+    waiting = aio.subscribe(name, wait=True, slow=slow, depth=int(depth))
+    async with await asyncio.wait_for(waiting, WAIT_SECONDS) as subscription:
+        say('ready')
+        if later:
+            await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
+        code = 'end'
+        try:
+            async for message in subscription:
+                tally.take(message)
+        except UkshmError as error:
+            code = error.code
+        tally.end()
+        report(tally, subscription, code)
+
+
+def main(arguments: list[str]) -> int:
+    """Does what the command line says."""
+    for_asyncio = arguments[-1:] == ['--asyncio']
+    role, *rest = arguments[:-1] if for_asyncio else arguments
+    try:
+        later = role == 'later'
+        if for_asyncio:
+            asyncio.run(aio_subscribe(*rest, later=later))
+        else:
+            subscribe(*rest, later=later)
+    except UkshmError as error:
+        say('error', code=error.code, message=str(error))
+        return 1
+    except WrongBytes as error:
+        say('error', code='ERR_ACTOR', message=str(error))
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
