@@ -50,7 +50,10 @@ enum {
   UKSHM_VERSION = -17,
   UKSHM_WRONG_OWNER = -18,
   UKSHM_NOT_A_REQUEST = -19,
-  UKSHM_REMOTE = -20        // the peer answered a request with a failure: the message is its own
+  UKSHM_REMOTE = -20,       // the peer answered a request with a failure: the message is its own
+  UKSHM_NOT_OFFERED = -21,  // no such topic at that name
+  UKSHM_MAY_NOT_BLOCK = -22,
+  UKSHM_TOO_SLOW = -23      // the publisher gave this subscriber up
 };
 
 // Why a function failed. Written only then.
@@ -244,6 +247,64 @@ int ukshm_reply_loan(ukshm_message *request, ukshm_open_loan *loan, ukshm_error 
 // releases it. Never blocks: without space it is sent in a later call.
 void ukshm_refuse(ukshm_message *request, const char *name, const char *code, const char *text);
 
+// ---- Topics: subscribing ------------------------------------------------------------------------
+//
+// One process publishes at a name, any number subscribe. A message is written once; each subscriber
+// reads it in place and releases it. Numbers tell what was lost on the way.
+
+typedef struct ukshm_subscription ukshm_subscription;
+
+// What becomes of a message for a subscriber that has `depth` others which it has not released.
+enum {
+  UKSHM_DROP_OLDEST = 0,   // it waits at the publisher, among as many others; the oldest are lost
+  UKSHM_DROP_NEWEST = 1,   // it is lost
+  UKSHM_BLOCK = 2,         // the publisher waits; it must have allowed that
+  UKSHM_DISCONNECT = 3     // the subscription ends with UKSHM_TOO_SLOW, behind what it was sent
+};
+
+// How to subscribe. Zeros: the defaults.
+typedef struct ukshm_subscribe_options {
+  int slow;               // one of the four above
+  uint32_t depth;         // 1 to 4096; default 256. A small message (up to some KiB) that is kept
+                          // counts, and so do those behind it
+  int wait_ms;            // how long to wait for a publisher to appear; 0: it is there; -1
+  const uint32_t *uids;   // users who may own the topic; NULL: our own effective user
+  uint32_t uid_count;     // up to 16
+  int answer_ms;          // how long it may take to answer; default 5000
+  int spin_us;            // as in ukshm_listen_options
+} ukshm_subscribe_options;
+
+// Subscribes to the topic at `name`; when this returns, the publisher has admitted us, and nothing
+// published from then on is missed without being counted. `options` may be NULL. NULL: as
+// ukshm_connect; UKSHM_NOT_OFFERED (another topic has that name, or something else),
+// UKSHM_MAY_NOT_BLOCK, and what else the publisher says.
+ukshm_subscription *ukshm_subscribe(const char *name, const ukshm_subscribe_options *options,
+                                    ukshm_error *error);
+
+// The next message: its number is `id`, a u32 that wraps to 0. `missed`, unless NULL: how many
+// messages were lost to us right before it. Blocks up to `timeout_ms`. 0 with a message, to be given
+// back by ukshm_release; UKSHM_TIMEOUT; behind the last message UKSHM_PEER_CLOSED (the topic was
+// closed), UKSHM_PEER_GONE (the publisher died), UKSHM_TOO_SLOW (it gave us up);
+// UKSHM_PEER_MISBEHAVED, UKSHM_NO_MEMORY.
+int ukshm_topic_receive(ukshm_subscription *subscription, ukshm_message *message, uint32_t *missed,
+                        int timeout_ms, ukshm_error *error);
+
+typedef struct ukshm_subscription_stats {
+  uint64_t received, missed;   // messages read; lost before or between them
+  uint32_t kept;               // how many the topic had kept for us: they came first
+  uint32_t publisher_uid;
+  int32_t publisher_pid;
+} ukshm_subscription_stats;
+
+void ukshm_subscription_numbers(const ukshm_subscription *subscription,
+                                ukshm_subscription_stats *stats);
+
+// Its channel, for ukshm_fd, ukshm_prepare, ukshm_poll and ukshm_stats; for nothing else.
+ukshm_channel *ukshm_subscription_channel(ukshm_subscription *subscription);
+
+// Ends the subscription and frees it; messages that are held become invalid. NULL is ignored.
+void ukshm_unsubscribe(ukshm_subscription *subscription);
+
 // ---- For programs with their own poll loop, and numbers -----------------------------------------
 
 // A descriptor to poll for POLLIN beside your own, until the channel is closed. Not to be closed.
@@ -427,7 +488,8 @@ static const char *ukshm__code(int result) {
       "ERR_UKSHM_INVALID_ARGUMENT", "ERR_UKSHM_LIMIT", "ERR_UKSHM_LOAN_OPEN", "ERR_UKSHM_LOAN_USED",
       "ERR_UKSHM_MESSAGE_RELEASED", "ERR_UKSHM_MESSAGE_TOO_LONG", "ERR_UKSHM_NAME_IN_USE",
       "ERR_UKSHM_NO_LISTENER", "ERR_UKSHM_NO_MEMORY", "ERR_UKSHM_SYSCALL", "ERR_UKSHM_VERSION",
-      "ERR_UKSHM_WRONG_OWNER", "ERR_UKSHM_NOT_A_REQUEST", "ERR_UKSHM_REMOTE"};
+      "ERR_UKSHM_WRONG_OWNER", "ERR_UKSHM_NOT_A_REQUEST", "ERR_UKSHM_REMOTE",
+      "ERR_UKSHM_NOT_OFFERED", "ERR_UKSHM_MAY_NOT_BLOCK", "ERR_UKSHM_TOO_SLOW"};
   return codes[-result];
 }
 
@@ -3163,6 +3225,390 @@ int ukshm_forward(ukshm_message *message, ukshm_channel *to, int timeout_ms, uks
   }
   return ukshm__forward_chunk(message, to, timeout_ms, error);
 }
+
+// ---- Joining: what is said in JSON, as its first and its last word, by either side --------------
+//
+// What a peer wrote is copied first. A text ends with a 0, which is no part of any JSON.
+
+enum { UKSHM__DATA = 0, UKSHM__JOIN = 1, UKSHM__LAST_WORD = 2, UKSHM__NOTE_BYTES = 4096 };
+
+typedef struct ukshm__note {
+  char text[UKSHM__NOTE_BYTES + 1];
+} ukshm__note;
+
+static const char *ukshm__blank(const char *at) { return at + strspn(at, " \t\n\r"); }
+
+static const char *ukshm__digits(const char *at) { return at + strspn(at, "0123456789"); }
+
+// The 4 hexadecimal digits behind \u; -1: they are none.
+static int32_t ukshm__hex4(const char *at) {
+  int32_t unit = 0;
+  for (int i = 0; i < 4; i++) {
+    const char *digits = "0123456789abcdef";
+    const char *digit = at[i] == 0 ? NULL : strchr(digits, at[i] | (at[i] >= 'A' ? 32 : 0));
+    if (digit == NULL) return -1;
+    unit = unit * 16 + (int32_t)(digit - digits);
+  }
+  return unit;
+}
+
+static char *ukshm__utf8(char *out, uint32_t point) {
+  int more = point < 0x80 ? 0 : point < 0x800 ? 1 : point < 0x10000 ? 2 : 3;
+  // A 0 in two bytes, so that nothing ends there.
+  if (point == 0) more = 1;
+  static const uint8_t first[] = {0, 0xc0, 0xe0, 0xf0};
+  *out++ = (char)(first[more] | (point >> (6 * more)));
+  while (more-- > 0) *out++ = (char)(0x80 | ((point >> (6 * more)) & 0x3f));
+  return out;
+}
+
+// Past a string; `out`, unless NULL, gets what it means, which is no longer. NULL: it is none.
+static const char *ukshm__json_string(const char *at, char *out) {
+  char nowhere[UKSHM__NOTE_BYTES + 1];
+  static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+  if (out == NULL) out = nowhere;
+  if (*at++ != '"') return NULL;
+  while (*at != '"') {
+    char c = *at++;
+    if ((unsigned char)c < 32) return NULL;
+    if (c != '\\') {
+      *out++ = c;
+      continue;
+    }
+    const char *found = *at == 0 ? NULL : strchr(from, *at);
+    if (found != NULL) {
+      *out++ = to[found - from];
+      at++;
+      continue;
+    }
+    int32_t unit = *at == 'u' ? ukshm__hex4(at + 1) : -1;
+    if (unit < 0) return NULL;
+    at += 5;
+    int32_t low = (unit & ~0x3ff) == 0xd800 && at[0] == '\\' && at[1] == 'u' ? ukshm__hex4(at + 2)
+                                                                           : -1;
+    bool pair = low >= 0 && (low & ~0x3ff) == 0xdc00;
+    if (pair) at += 6;
+    uint32_t point = pair ? 0x10000 + ((uint32_t)(unit & 0x3ff) << 10) + (uint32_t)(low & 0x3ff)
+                          : (uint32_t)unit;
+    out = ukshm__utf8(out, point);
+  }
+  *out = 0;
+  return at + 1;
+}
+
+// Past a number, a literal or a string. NULL: it is none of these.
+static const char *ukshm__json_scalar(const char *at) {
+  static const char *const literals[] = {"true", "false", "null"};
+  if (*at == '"') return ukshm__json_string(at, NULL);
+  for (int i = 0; i < 3; i++) {
+    size_t length = strlen(literals[i]);
+    if (strncmp(at, literals[i], length) == 0) return at + length;
+  }
+  if (*at == '-') at++;
+  const char *from = at;
+  at = *at == '0' ? at + 1 : ukshm__digits(at);
+  if (at == from) return NULL;
+  if (*at == '.') {
+    from = ++at;
+    if ((at = ukshm__digits(at)) == from) return NULL;
+  }
+  if (*at != 'e' && *at != 'E') return at;
+  at += at[1] == '+' || at[1] == '-' ? 2 : 1;
+  from = at;
+  return (at = ukshm__digits(at)) == from ? NULL : at;
+}
+
+// Past a member's name and colon. NULL: there is none.
+static const char *ukshm__json_name(const char *at, char *name) {
+  at = ukshm__json_string(at, name);
+  if (at == NULL) return NULL;
+  at = ukshm__blank(at);
+  return *at == ':' ? ukshm__blank(at + 1) : NULL;
+}
+
+// Past one value. NULL: it is none. Without recursion: a peer chooses how deep it goes.
+static const char *ukshm__json_value(const char *at) {
+  char closing[UKSHM__NOTE_BYTES + 1];   // of what is open
+  size_t depth = 0;
+  for (;;) {
+    if (*at == '{' || *at == '[') {
+      bool object = *at == '{';
+      closing[depth++] = object ? '}' : ']';
+      at = ukshm__blank(at + 1);
+      if (*at != closing[depth - 1]) {
+        if (object && (at = ukshm__json_name(at, NULL)) == NULL) return NULL;
+        continue;
+      }
+    } else if ((at = ukshm__json_scalar(at)) == NULL) {
+      return NULL;
+    }
+    while (depth > 0 && *(at = ukshm__blank(at)) == closing[depth - 1]) {
+      at++;
+      depth--;
+    }
+    if (depth == 0) return at;
+    if (*at != ',') return NULL;
+    at = ukshm__blank(at + 1);
+    if (closing[depth - 1] == '}' && (at = ukshm__json_name(at, NULL)) == NULL) return NULL;
+  }
+}
+
+// Copies a message that must be a JSON object. False: it is none.
+static bool ukshm__note_read(ukshm__note *note, const uint8_t *bytes, size_t length) {
+  if (length > UKSHM__NOTE_BYTES) return false;
+  memcpy(note->text, bytes, length);
+  note->text[length] = 0;
+  const char *at = ukshm__blank(note->text);
+  if (*at != '{' || (at = ukshm__json_value(at)) == NULL) return false;
+  return ukshm__blank(at) == note->text + length;
+}
+
+// The value of a member, of the last one of that name; NULL: there is none.
+static const char *ukshm__note_find(const ukshm__note *note, const char *key) {
+  char name[UKSHM__NOTE_BYTES + 1];
+  const char *found = NULL, *at = ukshm__blank(ukshm__blank(note->text) + 1);
+  while (*at != '}') {
+    at = ukshm__json_name(at, name);
+    if (strcmp(name, key) == 0) found = at;
+    at = ukshm__blank(ukshm__json_value(at));
+    if (*at == ',') at = ukshm__blank(at + 1);
+  }
+  return found;
+}
+
+// A member that must be a whole number from 0 to 2^32 - 1; -1: it is not. Not by strtod, which
+// reads what the program's locale says.
+static int64_t ukshm__note_number(const ukshm__note *note, const char *key) {
+  const char *at = ukshm__note_find(note, key);
+  if (at == NULL || (*at != '-' && (*at < '0' || *at > '9'))) return -1;
+  bool negative = *at == '-';
+  uint64_t value = 0;
+  int64_t exponent = 0;
+  bool behind = false;
+  for (at += negative; *at == '.' || (*at >= '0' && *at <= '9'); at++) {
+    if (*at == '.') {
+      behind = true;
+    } else if (value < UINT64_C(100000000000000000)) {
+      value = value * 10 + (uint64_t)(*at - '0');
+      exponent -= behind;
+    } else {
+      exponent += !behind;
+    }
+  }
+  if (*at == 'e' || *at == 'E') {
+    long long more = strtoll(at + 1, NULL, 10);
+    exponent += more > 99999 ? 99999 : more < -99999 ? -99999 : more;
+  }
+  for (; exponent > 0 && value != 0; exponent--) {
+    if (value > UINT32_MAX) return -1;
+    value *= 10;
+  }
+  for (; exponent < 0 && value != 0; exponent++) {
+    if (value % 10 != 0) return -1;
+    value /= 10;
+  }
+  return value > UINT32_MAX || (negative && value != 0) ? -1 : (int64_t)value;
+}
+
+// A member that must be a string; false: it is not.
+static bool ukshm__note_string(const ukshm__note *note, const char *key, char *out) {
+  const char *at = ukshm__note_find(note, key);
+  return at != NULL && ukshm__json_string(at, out) != NULL;
+}
+
+// Writes a string of JSON, behind what is there.
+static void ukshm__note_put(char *text, size_t room, const char *string) {
+  size_t at = strlen(text);
+  for (; *string != 0 && at + 8 < room; string++) {
+    unsigned char c = (unsigned char)*string;
+    if (c >= 32 && c != '"' && c != '\\') text[at++] = (char)c;
+    else at += (size_t)snprintf(text + at, room - at, "\\u%04x", c);
+  }
+  text[at] = 0;
+}
+
+// Why a last word says that nothing (more) comes: 0, regularly; a negative result; 1: for no reason
+// that there is.
+static int ukshm__note_end(const ukshm__note *note, const char *name, ukshm_error *error) {
+  static const int ends[] = {UKSHM_CANNOT_FORWARD, UKSHM_INVALID_ARGUMENT, UKSHM_LIMIT,
+                             UKSHM_MAY_NOT_BLOCK, UKSHM_NOT_OFFERED, UKSHM_NO_MEMORY, UKSHM_TIMEOUT,
+                             UKSHM_TOO_SLOW};
+  char code[UKSHM__NOTE_BYTES + 1], words[UKSHM__NOTE_BYTES + 1];
+  if (ukshm__note_find(note, "code") == NULL) return 0;
+  if (!ukshm__note_string(note, "code", code)) return 1;
+  if (!ukshm__note_string(note, "message", words)) *words = 0;
+  for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+    if (strcmp(code, ukshm__code(ends[i])) != 0) continue;
+    if (ends[i] == UKSHM_TOO_SLOW) {
+      return ukshm__fail(error, ends[i], "this subscriber of '%s' was too slow, and its publisher "
+                         "gave it up: release sooner, or take a greater depth or another 'slow'",
+                         name);
+    }
+    return ukshm__fail(error, ends[i], "'%s': %s", name, words);
+  }
+  return 1;
+}
+
+// ---- Subscribing --------------------------------------------------------------------------------
+
+struct ukshm_subscription {
+  ukshm_channel *channel;
+  char *name;
+  uint32_t next, kept;     // the number that comes next, if nothing is lost
+  uint64_t received, missed;
+  ukshm_error end;         // result 0: the publisher has not said an error as its last word
+};
+
+static const char *const ukshm__policies[] = {"drop-oldest", "drop-newest", "block", "disconnect"};
+
+// What the publisher answered: 0, and the subscription knows its numbers; 1: it lied, see `*lie`; or
+// a negative result: why it does not admit us. `type`: of the message, with its kind.
+static int ukshm__answer(ukshm_subscription *s, uint32_t type, const uint8_t *bytes, size_t length,
+                         const char **lie, ukshm_error *error) {
+  ukshm__note note;
+  *lie = "its answer is of another type";
+  if (type != UKSHM__JOIN && type != UKSHM__LAST_WORD) return 1;
+  *lie = "its answer is no JSON object";
+  if (!ukshm__note_read(&note, bytes, length)) return 1;
+  if (type == UKSHM__LAST_WORD) {
+    *lie = "it ends the topic for a reason that does not exist";
+    int result = ukshm__note_end(&note, s->name, error);
+    if (result != 0) return result;
+    return ukshm__fail(error, UKSHM_PEER_CLOSED, "the topic '%s' is being closed", s->name);
+  }
+  int64_t sequence = ukshm__note_number(&note, "sequence");
+  int64_t kept = ukshm__note_number(&note, "kept");
+  *lie = "its answer holds no numbers";
+  if (sequence < 0 || kept < 0) return 1;
+  s->kept = (uint32_t)kept;
+  s->next = (uint32_t)sequence - s->kept;
+  return 0;
+}
+
+static void ukshm__count_missed(ukshm_subscription *s, uint32_t number, uint32_t *missed) {
+  *missed = number - s->next;
+  s->missed += *missed;
+  s->next = number;
+}
+
+// The publisher's last word. False: it lied.
+static bool ukshm__last_word(ukshm_subscription *s, uint32_t type, const uint8_t *bytes,
+                             size_t length, const char **lie) {
+  ukshm__note note;
+  uint32_t missed;
+  *lie = "a message of another type in a topic";
+  if (type != UKSHM__LAST_WORD) return false;
+  *lie = "its last word is no JSON object with a number";
+  int64_t sequence;
+  if (!ukshm__note_read(&note, bytes, length)) return false;
+  if ((sequence = ukshm__note_number(&note, "sequence")) < 0) return false;
+  *lie = "it ends the topic for a reason that does not exist";
+  if (ukshm__note_end(&note, s->name, &s->end) == 1) return false;
+  ukshm__count_missed(s, (uint32_t)sequence, &missed);
+  return true;
+}
+
+// Ends a channel whose peer does not keep to its topic.
+static int ukshm__misbehaves(ukshm_channel *c, const char *lie, ukshm_error *error) {
+  ukshm__lie(&c->end, lie);
+  ukshm__end_channel(c, UKSHM_PEER_MISBEHAVED);
+  return ukshm__ended(c, error);
+}
+
+void ukshm_unsubscribe(ukshm_subscription *s) {
+  if (s == NULL) return;
+  ukshm_close(s->channel, 0, NULL);
+  free(s->name);
+  free(s);
+}
+
+static int ukshm__join_topic(ukshm_subscription *s, const ukshm_subscribe_options *o,
+                             ukshm_error *error) {
+  char request[UKSHM__NOTE_BYTES];
+  int answer_ms = o->answer_ms <= 0 ? 5000 : o->answer_ms;
+  strcpy(request, "{\"topic\":\"");
+  ukshm__note_put(request, sizeof request - 64, s->name);
+  size_t length = strlen(request);
+  snprintf(request + length, sizeof request - length, "\",\"slow\":\"%s\",\"depth\":%u}",
+           ukshm__policies[o->slow], o->depth == 0 ? 256 : o->depth);
+  int result = ukshm_send(s->channel, request, strlen(request), UKSHM__JOIN, 0, answer_ms, error);
+  if (result < 0) return result;
+  ukshm_message answer;
+  result = ukshm_receive(s->channel, &answer, answer_ms, error);
+  if (result == UKSHM_TIMEOUT) {
+    return ukshm__fail(error, result, "the publisher of '%s' did not answer in %d ms", s->name,
+                       answer_ms);
+  }
+  if (result < 0) return result;
+  const char *lie;
+  result = ukshm__answer(s, answer.kind | answer.type, answer.bytes, answer.length, &lie, error);
+  answer.request = false;
+  ukshm_release(&answer);
+  return result == 1 ? ukshm__misbehaves(s->channel, lie, error) : result;
+}
+
+ukshm_subscription *ukshm_subscribe(const char *name, const ukshm_subscribe_options *options,
+                                    ukshm_error *error) {
+  ukshm_subscribe_options o = options == NULL ? (ukshm_subscribe_options){0} : *options;
+  if (o.depth > UKSHM__SLOTS || o.slow < UKSHM_DROP_OLDEST || o.slow > UKSHM_DISCONNECT) {
+    ukshm__fail(error, UKSHM_INVALID_ARGUMENT, "depth is %u, slow is %d; expected 1 to 4096 (0: "
+                "256), and one of UKSHM_DROP_OLDEST to UKSHM_DISCONNECT", o.depth, o.slow);
+    return NULL;
+  }
+  // It says one thing: the least memory is enough.
+  ukshm_connect_options connecting = {
+      .ring_bytes = 4096, .arena_bytes = UKSHM_NO_ARENA, .receive_arena_bytes = UKSHM_NO_ARENA,
+      .wait_ms = o.wait_ms, .uids = o.uids, .uid_count = o.uid_count, .handshake_ms = o.answer_ms,
+      .spin_us = o.spin_us};
+  ukshm_channel *channel = ukshm_connect(name, &connecting, error);
+  if (channel == NULL) return NULL;
+  ukshm_subscription *s = calloc(1, sizeof *s);
+  if (s != NULL && (s->name = strdup(name)) != NULL) {
+    s->channel = channel;
+    if (ukshm__join_topic(s, &o, error) == 0) return s;
+    ukshm_unsubscribe(s);
+    return NULL;
+  }
+  free(s);
+  ukshm_close(channel, 0, NULL);
+  ukshm__fail(error, UKSHM_NO_MEMORY, "no memory for a subscription");
+  return NULL;
+}
+
+int ukshm_topic_receive(ukshm_subscription *s, ukshm_message *message, uint32_t *missed,
+                        int timeout_ms, ukshm_error *error) {
+  uint32_t lost;
+  for (;;) {
+    message->channel = NULL;
+    if (s->end.result != 0) {
+      if (error != NULL) *error = s->end;
+      return s->end.result;
+    }
+    int result = ukshm_receive(s->channel, message, timeout_ms, error);
+    if (result < 0) return result;
+    if (message->kind == 0 && message->type == UKSHM__DATA) {
+      ukshm__count_missed(s, message->id, &lost);
+      s->next++;
+      s->received++;
+      if (missed != NULL) *missed = lost;
+      return 0;
+    }
+    const char *lie;
+    bool good = ukshm__last_word(s, message->kind | message->type, message->bytes, message->length,
+                                 &lie);
+    message->request = false;
+    ukshm_release(message);
+    if (!good) return ukshm__misbehaves(s->channel, lie, error);
+  }
+}
+
+void ukshm_subscription_numbers(const ukshm_subscription *s, ukshm_subscription_stats *stats) {
+  *stats = (ukshm_subscription_stats){.received = s->received, .missed = s->missed, .kept = s->kept,
+                                      .publisher_uid = s->channel->peer_uid,
+                                      .publisher_pid = s->channel->peer_pid};
+}
+
+ukshm_channel *ukshm_subscription_channel(ukshm_subscription *s) { return s->channel; }
 
 // ---- For one's own poll loop; numbers -----------------------------------------------------------
 
