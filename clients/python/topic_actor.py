@@ -18,6 +18,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections import deque
 from typing import Union
 
@@ -85,10 +86,52 @@ def report(tally: Tally, subscription: AnySubscription, code: str) -> None:
     )
 
 
-def subscribe(name: str, slow: str, depth: str, hold: str, later: bool) -> None:
-    tally = Tally(int(hold))
+def publish(name: str, subscribers: int, count: int, keep: int, sizes: list[int]) -> None:
+    total = 0
+    with ukshm.open_topic(name, may_block=True, keep=keep) as topic:
+        say('ready')
+        while len(topic.subscribers) < subscribers:
+            time.sleep(0.002)
+        for number in range(count):
+            size = sizes[number % len(sizes)]
+            if number % 2 == 0:
+                topic.publish(pattern(number, size))
+            else:
+                with topic.loan(size + 10) as loan:
+                    loan.bytes[:size] = pattern(number, size)
+                    loan.publish(size)
+            total += size
+        say('published', subscribers=len(topic.subscribers))
+        sys.stdin.buffer.read()
+    say('done', messages=count, bytes=total)
+
+
+async def aio_publish(
+    name: str, subscribers: int, count: int, keep: int, sizes: list[int]
+) -> None:
+    total = 0
+    async with await aio.open_topic(name, may_block=True, keep=keep) as topic:
+        say('ready')
+        while len(topic.subscribers) < subscribers:
+            await asyncio.sleep(0.002)
+        for number in range(count):
+            size = sizes[number % len(sizes)]
+            if number % 2 == 0:
+                await topic.publish(pattern(number, size))
+            else:
+                with await topic.loan(size + 10) as loan:
+                    loan.bytes[:size] = pattern(number, size)
+                    await loan.publish(size)
+            total += size
+        say('published', subscribers=len(topic.subscribers))
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
+    say('done', messages=count, bytes=total)
+
+
+def subscribe(name: str, slow: str, depth: int, hold: int, later: bool) -> None:
+    tally = Tally(hold)
     with ukshm.subscribe(
-        name, wait=True, timeout=WAIT_SECONDS, slow=slow, depth=int(depth)
+        name, wait=True, timeout=WAIT_SECONDS, slow=slow, depth=depth
     ) as subscription:
         say('ready')
         if later:
@@ -103,9 +146,9 @@ def subscribe(name: str, slow: str, depth: str, hold: str, later: bool) -> None:
         report(tally, subscription, code)
 
 
-async def aio_subscribe(name: str, slow: str, depth: str, hold: str, later: bool) -> None:
-    tally = Tally(int(hold))
-    waiting = aio.subscribe(name, wait=True, slow=slow, depth=int(depth))
+async def aio_subscribe(name: str, slow: str, depth: int, hold: int, later: bool) -> None:
+    tally = Tally(hold)
+    waiting = aio.subscribe(name, wait=True, slow=slow, depth=depth)
     async with await asyncio.wait_for(waiting, WAIT_SECONDS) as subscription:
         say('ready')
         if later:
@@ -123,13 +166,21 @@ async def aio_subscribe(name: str, slow: str, depth: str, hold: str, later: bool
 def main(arguments: list[str]) -> int:
     """Does what the command line says."""
     for_asyncio = arguments[-1:] == ['--asyncio']
-    role, *rest = arguments[:-1] if for_asyncio else arguments
+    role, name, *rest = arguments[:-1] if for_asyncio else arguments
     try:
-        later = role == 'later'
-        if for_asyncio:
-            asyncio.run(aio_subscribe(*rest, later=later))
+        if role == 'publish':
+            subscribers, count, keep = (int(number) for number in rest[:3])
+            sizes = [int(size) for size in rest[3].split(',')]
+            if for_asyncio:
+                asyncio.run(aio_publish(name, subscribers, count, keep, sizes))
+            else:
+                publish(name, subscribers, count, keep, sizes)
         else:
-            subscribe(*rest, later=later)
+            slow, depth, hold = rest[0], int(rest[1]), int(rest[2])
+            if for_asyncio:
+                asyncio.run(aio_subscribe(name, slow, depth, hold, role == 'later'))
+            else:
+                subscribe(name, slow, depth, hold, role == 'later')
     except UkshmError as error:
         say('error', code=error.code, message=str(error))
         return 1

@@ -29,6 +29,8 @@ from ._listener import Listener, connect, listen
 from ._message import Loan
 from ._names import Access, Credentials
 from ._subscription import Subscription, SubscriptionStats, TopicMessage, subscribe
+from ._topic import Topic, TopicLoan, open_topic
+from ._topic_settings import SubscriberStats, TopicStats
 
 if TYPE_CHECKING:
     from . import aio
@@ -49,15 +51,20 @@ __all__ = [
     'PeerGone',
     'PeerMisbehaved',
     'RemoteError',
+    'SubscriberStats',
     'Subscription',
     'SubscriptionStats',
     'SyscallError',
     'Timeout',
+    'Topic',
+    'TopicLoan',
     'TopicMessage',
+    'TopicStats',
     'UkshmError',
     'aio',
     'connect',
     'listen',
+    'open_topic',
     'subscribe',
 ]
 

@@ -18,6 +18,7 @@ from typing import Callable
 
 from ._aio_channel import Channel, Message
 from ._aio_subscription import Subscription, join_topic
+from ._aio_topic import Topic, TopicLoan
 from ._errors import Closed, NoListener, PeerGone, closed_error, timeout_error
 from ._format import RING_BYTES_MIN
 from ._joining import DEPTH_DEFAULT, check_wishes
@@ -35,10 +36,23 @@ from ._options import (
     listen_options,
     retry_pause,
 )
+from ._publisher import Publisher
 from ._server import Server
 from ._task import Task
+from ._topic import MAX_SUBSCRIBERS, TOPIC_ARENA_BYTES, TOPIC_RING_BYTES, topic_settings
 
-__all__ = ['Channel', 'Listener', 'Message', 'Subscription', 'connect', 'listen', 'subscribe']
+__all__ = [
+    'Channel',
+    'Listener',
+    'Message',
+    'Subscription',
+    'Topic',
+    'TopicLoan',
+    'connect',
+    'listen',
+    'open_topic',
+    'subscribe',
+]
 
 
 class Listener:
@@ -201,6 +215,32 @@ async def subscribe(
         handshake_timeout=answer_timeout,
     )
     return await join_topic(channel, wishes, answer_timeout)
+
+
+async def open_topic(
+    name: str,
+    *,
+    access: Access = 'same-user',
+    arena_bytes: int = TOPIC_ARENA_BYTES,
+    ring_bytes: int = TOPIC_RING_BYTES,
+    max_subscribers: int = MAX_SUBSCRIBERS,
+    keep: int = 0,
+    may_block: bool = False,
+    patience: float = 0.2,
+    first_sequence: int = 0,
+) -> Topic:
+    """Takes `name` and publishes there. Options and errors as `ukshm.open_topic`."""
+    settings = topic_settings(
+        access,
+        arena_bytes,
+        ring_bytes,
+        max_subscribers,
+        keep,
+        may_block,
+        patience,
+        first_sequence,
+    )
+    return Topic(Publisher(name, settings))
 
 
 async def _wait_for(work: Callable[[], Meeting], seconds: float) -> Meeting:
