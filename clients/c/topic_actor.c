@@ -99,8 +99,63 @@ static void subscribe(const char *name, char **arguments, bool later) {
          result == UKSHM_PEER_CLOSED ? "end" : error.code);
 }
 
+static void fill(uint8_t *bytes, size_t length, uint32_t k) {
+  for (size_t i = 0; i < length; i++) bytes[i] = pattern(k, i);
+}
+
+static uint32_t subscribers_of(ukshm_topic *topic) {
+  ukshm_topic_stats stats;
+  ukshm_topic_numbers(topic, &stats);
+  return stats.subscribers;
+}
+
+static void publish(const char *name, char **arguments) {
+  ukshm_error error;
+  uint32_t subscribers = (uint32_t)strtoul(arguments[0], NULL, 10);
+  uint32_t count = (uint32_t)strtoul(arguments[1], NULL, 10);
+  ukshm_topic_options options = {.may_block = true,
+                                 .keep = (uint32_t)strtoul(arguments[2], NULL, 10)};
+  size_t sizes[32], size_count = 0;
+  char *rest = NULL;
+  for (char *one = strtok_r(arguments[3], ",", &rest); one != NULL && size_count < 32;
+       one = strtok_r(NULL, ",", &rest)) {
+    sizes[size_count++] = strtoul(one, NULL, 10);
+  }
+  ukshm_topic *topic = ukshm_topic_open(name, &options, &error);
+  if (topic == NULL) check(error.result, &error);
+  say_ready();
+  while (subscribers_of(topic) < subscribers) usleep(2000);
+  unsigned long long bytes = 0;
+  uint8_t *copy = malloc(1 << 22);
+  if (copy == NULL) fail("ERR_UKSHM_NO_MEMORY", "no memory");
+  for (uint32_t k = 0; k < count; k++) {
+    size_t size = sizes[k % size_count];
+    if (k % 2 == 0) {
+      fill(copy, size, k);
+      check(ukshm_topic_publish(topic, copy, size, -1, &error), &error);
+    } else {
+      ukshm_publication publication;
+      check(ukshm_topic_lend(topic, size + 10, &publication, -1, &error), &error);
+      fill(publication.bytes, size, k);
+      publication.length = size;
+      check(ukshm_topic_send(&publication, -1, &error), &error);
+      ukshm_topic_discard(&publication);
+    }
+    bytes += size;
+  }
+  free(copy);
+  printf("{\"event\":\"published\",\"subscribers\":%u}\n", subscribers_of(topic));
+  fflush(stdout);
+  input_ends();
+  int result = ukshm_topic_close(topic, 1000, &error);
+  if (result != UKSHM_TIMEOUT) check(result, &error);
+  printf("{\"event\":\"done\",\"messages\":%u,\"bytes\":%llu}\n", count, bytes);
+}
+
 int main(int argc, char **argv) {
-  if (argc == 6 && strcmp(argv[1], "subscribe") == 0) {
+  if (argc == 7 && strcmp(argv[1], "publish") == 0) {
+    publish(argv[2], argv + 3);
+  } else if (argc == 6 && strcmp(argv[1], "subscribe") == 0) {
     subscribe(argv[2], argv + 3, false);
   } else if (argc == 6 && strcmp(argv[1], "later") == 0) {
     subscribe(argv[2], argv + 3, true);
