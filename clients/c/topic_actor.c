@@ -2,13 +2,13 @@
 // line:
 //
 //     publish NAME SUBSCRIBERS COUNT KEEP SIZES
-//         opens the topic, waits until there are so many subscribers, publishes COUNT messages
-//         (their lengths from SIZES, joined by ',', in turn), says "published", and closes the
-//         topic when its standard input ends
+//         opens the topic and publishes COUNT messages, in as many equal parts as SUBSCRIBERS has
+//         numbers (joined by ','), each part when there are so many subscribers; the lengths are those
+//         of SIZES, in turn. Says "published", and closes the topic when its standard input ends
 //     subscribe NAME SLOW DEPTH HOLD
 //         reads to the end, keeping up to HOLD messages
 //     later NAME SLOW DEPTH HOLD
-//         likewise, but reads nothing before its standard input ends
+//         likewise, but reads nothing before its standard input ends; says "reading" at the first
 //
 // It tells in lines of JSON how it went: ready, then done or error.
 #define UKSHM_IMPLEMENTATION
@@ -29,8 +29,8 @@ static void check(int result, const ukshm_error *error) {
   if (result < 0) fail(error->code, error->message);
 }
 
-static void say_ready(void) {
-  printf("{\"event\":\"ready\"}\n");
+static void say(const char *event) {
+  printf("{\"event\":\"%s\"}\n", event);
   fflush(stdout);
 }
 
@@ -68,7 +68,7 @@ static void subscribe(const char *name, char **arguments, bool later) {
   size_t most = strtoul(arguments[2], NULL, 10), count = 0;
   ukshm_subscription *s = ukshm_subscribe(name, &options, &error);
   if (s == NULL) check(error.result, &error);
-  say_ready();
+  say("ready");
   if (later) input_ends();
   ukshm_message *held = calloc(most + 1, sizeof *held);
   if (held == NULL) fail("ERR_UKSHM_NO_MEMORY", "no memory");
@@ -77,7 +77,10 @@ static void subscribe(const char *name, char **arguments, bool later) {
   int result;
   while ((result = ukshm_topic_receive(s, &held[count], NULL, -1, &error)) == 0) {
     check_payload(&held[count]);
-    if (messages++ == 0) first = held[count].id;
+    if (messages++ == 0) {
+      first = held[count].id;
+      if (later) say("reading");
+    }
     bytes += held[count++].length;
     if (count <= most) continue;
     bool oldest = messages % 2 == 0;
@@ -109,26 +112,34 @@ static uint32_t subscribers_of(ukshm_topic *topic) {
   return stats.subscribers;
 }
 
+// Numbers joined by ','; how many there are.
+static size_t numbers(char *text, size_t *values) {
+  size_t count = 0;
+  char *rest = NULL;
+  for (char *one = strtok_r(text, ",", &rest); one != NULL && count < 32;
+       one = strtok_r(NULL, ",", &rest)) {
+    values[count++] = strtoul(one, NULL, 10);
+  }
+  return count;
+}
+
 static void publish(const char *name, char **arguments) {
   ukshm_error error;
-  uint32_t subscribers = (uint32_t)strtoul(arguments[0], NULL, 10);
   uint32_t count = (uint32_t)strtoul(arguments[1], NULL, 10);
   ukshm_topic_options options = {.may_block = true,
                                  .keep = (uint32_t)strtoul(arguments[2], NULL, 10)};
-  size_t sizes[32], size_count = 0;
-  char *rest = NULL;
-  for (char *one = strtok_r(arguments[3], ",", &rest); one != NULL && size_count < 32;
-       one = strtok_r(NULL, ",", &rest)) {
-    sizes[size_count++] = strtoul(one, NULL, 10);
-  }
+  size_t waits[32], sizes[32];
+  size_t wait_count = numbers(arguments[0], waits), size_count = numbers(arguments[3], sizes);
   ukshm_topic *topic = ukshm_topic_open(name, &options, &error);
   if (topic == NULL) check(error.result, &error);
-  say_ready();
-  while (subscribers_of(topic) < subscribers) usleep(2000);
+  say("ready");
   unsigned long long bytes = 0;
   uint8_t *copy = malloc(1 << 22);
   if (copy == NULL) fail("ERR_UKSHM_NO_MEMORY", "no memory");
   for (uint32_t k = 0; k < count; k++) {
+    size_t part = (size_t)k * wait_count / count;
+    bool starts = k == 0 || (size_t)(k - 1) * wait_count / count != part;
+    while (starts && subscribers_of(topic) < waits[part]) usleep(2000);
     size_t size = sizes[k % size_count];
     if (k % 2 == 0) {
       fill(copy, size, k);

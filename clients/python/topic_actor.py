@@ -1,13 +1,13 @@
 """The actor of the project's tests for topics: publishes or subscribes, as its command line says.
 
-    topic_actor.py publish NAME SUBSCRIBERS COUNT KEEP SIZES
-        opens the topic, waits until there are so many subscribers, publishes COUNT messages (their
-        lengths from SIZES, joined by ',', in turn), says "published", and closes the topic when its
-        standard input ends
-    topic_actor.py subscribe NAME SLOW DEPTH HOLD
+    publish NAME SUBSCRIBERS COUNT KEEP SIZES
+        opens the topic and publishes COUNT messages, in as many equal parts as SUBSCRIBERS has
+        numbers (joined by ','), each part when there are so many subscribers; the lengths are those
+        of SIZES, in turn. Says "published", and closes the topic when its standard input ends
+    subscribe NAME SLOW DEPTH HOLD
         reads to the end, keeping up to HOLD messages
-    topic_actor.py later NAME SLOW DEPTH HOLD
-        likewise, but reads nothing before its standard input ends
+    later NAME SLOW DEPTH HOLD
+        likewise, but reads nothing before its standard input ends; says "reading" at the first
 
 With --asyncio behind it, by that interface. Prints JSON lines: "ready", then "done", or "error".
 """
@@ -38,8 +38,9 @@ class WrongBytes(Exception):
 class Tally:
     """What a subscriber saw."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, tells: bool) -> None:
         self.most = most
+        self.tells = tells
         self.messages = 0
         self.bytes = 0
         self.first = -1
@@ -49,6 +50,8 @@ class Tally:
         self._check(message)
         if self.messages == 0:
             self.first = message.sequence
+            if self.tells:
+                say('reading')
         self.messages += 1
         self.bytes += message.length_bytes
         self._held.append(message)
@@ -86,13 +89,19 @@ def report(tally: Tally, subscription: AnySubscription, code: str) -> None:
     )
 
 
-def publish(name: str, subscribers: int, count: int, keep: int, sizes: list[int]) -> None:
+def wanted(waits: list[int], number: int, count: int) -> int:
+    """How many subscribers there must be: at the first message of each part."""
+    part, before = number * len(waits) // count, (number - 1) * len(waits) // count
+    return 0 if part == before else waits[part]
+
+
+def publish(name: str, waits: list[int], count: int, keep: int, sizes: list[int]) -> None:
     total = 0
     with ukshm.open_topic(name, may_block=True, keep=keep) as topic:
         say('ready')
-        while len(topic.subscribers) < subscribers:
-            time.sleep(0.002)
         for number in range(count):
+            while len(topic.subscribers) < wanted(waits, number, count):
+                time.sleep(0.002)
             size = sizes[number % len(sizes)]
             if number % 2 == 0:
                 topic.publish(pattern(number, size))
@@ -107,14 +116,14 @@ def publish(name: str, subscribers: int, count: int, keep: int, sizes: list[int]
 
 
 async def aio_publish(
-    name: str, subscribers: int, count: int, keep: int, sizes: list[int]
+    name: str, waits: list[int], count: int, keep: int, sizes: list[int]
 ) -> None:
     total = 0
     async with await aio.open_topic(name, may_block=True, keep=keep) as topic:
         say('ready')
-        while len(topic.subscribers) < subscribers:
-            await asyncio.sleep(0.002)
         for number in range(count):
+            while len(topic.subscribers) < wanted(waits, number, count):
+                await asyncio.sleep(0.002)
             size = sizes[number % len(sizes)]
             if number % 2 == 0:
                 await topic.publish(pattern(number, size))
@@ -129,7 +138,7 @@ async def aio_publish(
 
 
 def subscribe(name: str, slow: str, depth: int, hold: int, later: bool) -> None:
-    tally = Tally(hold)
+    tally = Tally(hold, later)
     with ukshm.subscribe(
         name, wait=True, timeout=WAIT_SECONDS, slow=slow, depth=depth
     ) as subscription:
@@ -147,7 +156,7 @@ def subscribe(name: str, slow: str, depth: int, hold: int, later: bool) -> None:
 
 
 async def aio_subscribe(name: str, slow: str, depth: int, hold: int, later: bool) -> None:
-    tally = Tally(hold)
+    tally = Tally(hold, later)
     waiting = aio.subscribe(name, wait=True, slow=slow, depth=depth)
     async with await asyncio.wait_for(waiting, WAIT_SECONDS) as subscription:
         say('ready')
@@ -169,12 +178,13 @@ def main(arguments: list[str]) -> int:
     role, name, *rest = arguments[:-1] if for_asyncio else arguments
     try:
         if role == 'publish':
-            subscribers, count, keep = (int(number) for number in rest[:3])
+            waits = [int(number) for number in rest[0].split(',')]
+            count, keep = int(rest[1]), int(rest[2])
             sizes = [int(size) for size in rest[3].split(',')]
             if for_asyncio:
-                asyncio.run(aio_publish(name, subscribers, count, keep, sizes))
+                asyncio.run(aio_publish(name, waits, count, keep, sizes))
             else:
-                publish(name, subscribers, count, keep, sizes)
+                publish(name, waits, count, keep, sizes)
         else:
             slow, depth, hold = rest[0], int(rest[1]), int(rest[2])
             if for_asyncio:

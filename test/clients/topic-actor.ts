@@ -2,13 +2,13 @@
 // Python have one with the same command line, and topics.test.ts pairs them all.
 //
 //     publish NAME SUBSCRIBERS COUNT KEEP SIZES
-//         opens the topic, waits until there are so many subscribers, publishes COUNT messages
-//         (their lengths from SIZES, joined by ',', in turn), says "published", and closes the
-//         topic when its standard input ends
+//         opens the topic and publishes COUNT messages, in as many equal parts as SUBSCRIBERS has
+//         numbers (joined by ','), each part when there are so many subscribers; the lengths are those
+//         of SIZES, in turn. Says "published", and closes the topic when its standard input ends
 //     subscribe NAME SLOW DEPTH HOLD
 //         reads to the end, keeping up to HOLD messages
 //     later NAME SLOW DEPTH HOLD
-//         likewise, but reads nothing before its standard input ends
+//         likewise, but reads nothing before its standard input ends; says "reading" at the first
 //
 // It prints a line of JSON for each event: ready, then done or error.
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -43,13 +43,16 @@ function inputEnds(): Promise<void> {
 }
 
 async function publish(): Promise<void> {
-  const [subscribers = 0, count = 0, keep = 0] = args.slice(0, 3).map(Number);
+  const waits = (args[0] ?? '0').split(',').map(Number);
+  const [count = 0, keep = 0] = args.slice(1, 3).map(Number);
   const sizes = (args[3] ?? '0').split(',').map(Number);
   const topic = await openTopic(name, { mayBlock: true, keep });
   say('ready');
-  while (topic.subscribers.length < subscribers) await sleep(2);
   let bytes = 0;
   for (let k = 0; k < count; k++) {
+    const [part, before] = [k, k - 1].map((at) => Math.floor((at * waits.length) / count));
+    const wanted = part === before ? 0 : (waits[part ?? 0] ?? 0);
+    while (topic.subscribers.length < wanted) await sleep(2);
     const size = sizes[k % sizes.length] ?? 0;
     const loan = await topic.loan(size);
     fill(loan.bytes, k);
@@ -82,7 +85,10 @@ async function listenTo(later: boolean): Promise<void> {
   try {
     for await (const message of subscription) {
       check(message);
-      if (messages++ === 0) first = message.sequence;
+      if (messages++ === 0) {
+        first = message.sequence;
+        if (later) say('reading');
+      }
       bytes += message.lengthBytes;
       held.push(message);
       if (held.length > Number(hold)) letGo(messages % 2 === 0 ? held.shift() : held.pop());
