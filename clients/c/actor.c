@@ -424,7 +424,9 @@ static void vector_shared(FILE *out, char **fields) {
   ukshm__sizes sizes;
   open_end(&end, fields[0], fields[1]);
   patch(end.peer, end.in.total, fields[3]);
-  ukshm__layout(&sizes, 4096, (uint32_t)strtoul(fields[2], NULL, 10));
+  if (!ukshm__layout(&sizes, 4096, (uint32_t)strtoul(fields[2], NULL, 10))) {
+    fail("ERR_ACTOR_VECTOR", "impossible sizes");
+  }
   uint8_t *memory = calloc(1, sizes.total);
   if (memory == NULL) fail("ERR_UKSHM_NO_MEMORY", "no memory");
   patch(memory, sizes.total, fields[4]);

@@ -3,8 +3,9 @@
 //
 //     publish NAME SUBSCRIBERS COUNT KEEP SIZES
 //         opens the topic and publishes COUNT messages, in as many equal parts as SUBSCRIBERS has
-//         numbers (joined by ','), each part when there are so many subscribers; the lengths are those
-//         of SIZES, in turn. Says "published", and closes the topic when its standard input ends
+//         numbers (joined by ','), each part when there are so many subscribers; says "part" before
+//         each but the first. The lengths are those of SIZES, in turn. Says "published", and closes
+//         the topic when its standard input ends
 //     subscribe NAME SLOW DEPTH HOLD
 //         reads to the end, keeping up to HOLD messages
 //     later NAME SLOW DEPTH HOLD
@@ -139,6 +140,7 @@ static void publish(const char *name, char **arguments) {
   for (uint32_t k = 0; k < count; k++) {
     size_t part = (size_t)k * wait_count / count;
     bool starts = k == 0 || (size_t)(k - 1) * wait_count / count != part;
+    if (starts && k > 0) say("part");
     while (starts && subscribers_of(topic) < waits[part]) usleep(2000);
     size_t size = sizes[k % size_count];
     if (k % 2 == 0) {

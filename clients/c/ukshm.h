@@ -3154,7 +3154,7 @@ void ukshm_give_up(ukshm_channel *c, uint32_t id) {
 
 int ukshm_request(ukshm_channel *c, const void *bytes, size_t length, uint32_t type,
                   ukshm_message *reply, int timeout_ms, ukshm_error *error) {
-  uint32_t id;
+  uint32_t id = 0;
   reply->channel = NULL;
   int result = ukshm_ask(c, bytes, length, type, &id, timeout_ms, error);
   if (result < 0) return result;
@@ -4361,13 +4361,13 @@ static void ukshm__admit_subscribers(ukshm_topic *t) {
 
 // What the thread does whenever there are news. Returns when it must look again.
 static int64_t ukshm__topic_round(ukshm_topic *t) {
-  if (t->listener != NULL && t->closed) {
+  bool changed = t->listener != NULL && t->closed;
+  if (changed) {
     ukshm_listener_close(t->listener);
     t->listener = NULL;
   }
   if (t->listener != NULL) ukshm__admit_subscribers(t);
   int64_t first = UKSHM__NEVER;
-  bool changed = false;
   for (ukshm__outlet *o = t->outlets; o != NULL; o = o->next) {
     uint32_t before = o->released;
     ukshm__attend_outlet(t, o);

@@ -2,8 +2,9 @@
 
     publish NAME SUBSCRIBERS COUNT KEEP SIZES
         opens the topic and publishes COUNT messages, in as many equal parts as SUBSCRIBERS has
-        numbers (joined by ','), each part when there are so many subscribers; the lengths are those
-        of SIZES, in turn. Says "published", and closes the topic when its standard input ends
+        numbers (joined by ','), each part when there are so many subscribers; says "part" before
+        each but the first. The lengths are those of SIZES, in turn. Says "published", and closes
+        the topic when its standard input ends
     subscribe NAME SLOW DEPTH HOLD
         reads to the end, keeping up to HOLD messages
     later NAME SLOW DEPTH HOLD
@@ -90,8 +91,10 @@ def report(tally: Tally, subscription: AnySubscription, code: str) -> None:
 
 
 def wanted(waits: list[int], number: int, count: int) -> int:
-    """How many subscribers there must be: at the first message of each part."""
+    """How many subscribers there must be before a message: at the first of each part."""
     part, before = number * len(waits) // count, (number - 1) * len(waits) // count
+    if part != before and number > 0:
+        say('part')
     return 0 if part == before else waits[part]
 
 
@@ -100,7 +103,8 @@ def publish(name: str, waits: list[int], count: int, keep: int, sizes: list[int]
     with ukshm.open_topic(name, may_block=True, keep=keep) as topic:
         say('ready')
         for number in range(count):
-            while len(topic.subscribers) < wanted(waits, number, count):
+            least = wanted(waits, number, count)
+            while len(topic.subscribers) < least:
                 time.sleep(0.002)
             size = sizes[number % len(sizes)]
             if number % 2 == 0:
@@ -122,7 +126,8 @@ async def aio_publish(
     async with await aio.open_topic(name, may_block=True, keep=keep) as topic:
         say('ready')
         for number in range(count):
-            while len(topic.subscribers) < wanted(waits, number, count):
+            least = wanted(waits, number, count)
+            while len(topic.subscribers) < least:
                 await asyncio.sleep(0.002)
             size = sizes[number % len(sizes)]
             if number % 2 == 0:

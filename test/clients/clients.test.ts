@@ -8,7 +8,13 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { ROOT } from '../house/root.js';
 import { PATIENCE_MS, uniqueName, until } from '../process/actors.js';
-import { compileSanitized, Language, pythonProgram, STRICT, typescriptProgram } from './languages.js';
+import {
+  compileSanitized,
+  Language,
+  pythonProgram,
+  STRICT,
+  typescriptProgram,
+} from './languages.js';
 import { VECTORS_FILE } from './make-vectors.js';
 
 const OPTIONS = { timeout: 60_000 };
@@ -101,7 +107,6 @@ describe('a message that C, Python and TypeScript hand on', () => {
 });
 
 describe('the client in C', () => {
-
   for (const compiler of ['cc', 'aarch64-linux-gnu-gcc']) {
     it(`compiles without a warning with ${compiler}`, OPTIONS, (t) => {
       const found = spawnSync(compiler, ['--version']).status === 0;

@@ -3,8 +3,9 @@
 //
 //     publish NAME SUBSCRIBERS COUNT KEEP SIZES
 //         opens the topic and publishes COUNT messages, in as many equal parts as SUBSCRIBERS has
-//         numbers (joined by ','), each part when there are so many subscribers; the lengths are those
-//         of SIZES, in turn. Says "published", and closes the topic when its standard input ends
+//         numbers (joined by ','), each part when there are so many subscribers; says "part" before
+//         each but the first. The lengths are those of SIZES, in turn. Says "published", and closes
+//         the topic when its standard input ends
 //     subscribe NAME SLOW DEPTH HOLD
 //         reads to the end, keeping up to HOLD messages
 //     later NAME SLOW DEPTH HOLD
@@ -52,6 +53,7 @@ async function publish(): Promise<void> {
   for (let k = 0; k < count; k++) {
     const [part, before] = [k, k - 1].map((at) => Math.floor((at * waits.length) / count));
     const wanted = part === before ? 0 : (waits[part ?? 0] ?? 0);
+    if (part !== before && k > 0) say('part');
     while (topic.subscribers.length < wanted) await sleep(2);
     const size = sizes[k % sizes.length] ?? 0;
     const loan = await topic.loan(size);

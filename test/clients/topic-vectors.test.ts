@@ -47,7 +47,7 @@ async function ask(t: TestContext, fields: readonly string[]): Promise<string> {
   // The name's last part is what counts: in a folder of its own, no other test has it.
   const path = join(folder, topicName);
   const topic = await openTopic(path, { arenaBytes: 65536, mayBlock: block === '1' });
-  t.after(() => topic.close());
+  t.after(() => topic.close({ signal: AbortSignal.abort() }).catch(() => {}));
   const channel = await connect(path);
   endLater(t, channel);
   await say(channel, type, hex);
@@ -107,7 +107,11 @@ async function lastWord(t: TestContext, fields: readonly string[]): Promise<stri
   const closing = channel.close().catch(() => {});
   const code = await codeOf(
     (async () => {
-      while (await subscription.readable()) assert.equal(subscription.drain(() => {}), 0);
+      while (await subscription.readable())
+        assert.equal(
+          subscription.drain(() => {}),
+          0,
+        );
     })(),
   );
   await closing;

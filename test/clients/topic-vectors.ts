@@ -88,7 +88,11 @@ function answers(): string[] {
   const ok = (number: number, kept: number): string => `ok:number=${number},kept=${kept}`;
   const lies = ['{"kept":0}', '{"sequence":5}', '{"sequence":-1,"kept":0}'];
   lies.push('{"sequence":4294967296,"kept":0}', '{"sequence":"5","kept":0}');
-  lies.push('{"sequence":5.5,"kept":0}', '{"sequence":true,"kept":0}', '{"sequence":5,"kept":null}');
+  lies.push(
+    '{"sequence":5.5,"kept":0}',
+    '{"sequence":true,"kept":0}',
+    '{"sequence":5,"kept":null}',
+  );
   return [
     line('usual', ok(5, 0), '{"sequence":5,"kept":0}'),
     line('kept', ok(2, 3), '{"sequence":5,"kept":3}'),

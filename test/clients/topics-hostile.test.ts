@@ -94,7 +94,11 @@ for (const language of languages) {
         while (count < COUNT && (await honest.readable())) count += honest.drain(() => {});
         await hungUp(raw.fd);
         publisher.child.stdin?.end();
-        while (await honest.readable()) assert.equal(honest.drain(() => {}), 0);
+        while (await honest.readable())
+          assert.equal(
+            honest.drain(() => {}),
+            0,
+          );
         assert.equal((await publisher.ended)?.event, 'done', publisher.events.at(-1)?.message);
         assert.equal(honest.missed, 0);
       });

@@ -269,7 +269,8 @@ class Roster:
                 if self._over:
                     return
                 pause = self._round(ready)
-                rests = self.waiting == 0 and pause is None and not self.closed
+                queued = any(outlet.queue.parcels for outlet in self._active)
+                rests = self.waiting == 0 and pause is None and not self.closed and not queued
             if rests and self._wake_read not in ready:
                 time.sleep(_REST_SECONDS)
 
