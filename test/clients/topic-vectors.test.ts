@@ -58,7 +58,9 @@ async function ask(t: TestContext, fields: readonly string[]): Promise<string> {
         return `ok:slow=${one?.slow},depth=${one?.depth}`;
       }
       assert.equal(message.type, 2);
-      return `refused:${(message.json() as { code: string }).code}`;
+      const { code } = message.json() as { code: string };
+      message.release();
+      return `refused:${code}`;
     }
   } catch (error) {
     assert.equal((error as UkshmError).code, 'ERR_UKSHM_PEER_GONE');
