@@ -383,36 +383,98 @@ static void close_end(ukshm__end *end) {
   ukshm__end_free(end);
 }
 
-static void patch(ukshm__end *end, char *patches) {
+static void patch(const uint8_t *memory, size_t size, char *patches) {
   char *rest = NULL;
   if (strcmp(patches, "-") == 0) return;
   for (char *one = strtok_r(patches, ";", &rest); one != NULL; one = strtok_r(NULL, ";", &rest)) {
     char *hex;
     size_t offset = strtoul(one, &hex, 10);
     Bytes bytes = from_hex(hex + 1);
-    if (offset + bytes.length > end->in.total) fail("ERR_ACTOR_VECTOR", "a patch is outside");
-    memcpy((uint8_t *)(uintptr_t)end->peer + offset, bytes.data, bytes.length);
+    if (offset + bytes.length > size) fail("ERR_ACTOR_VECTOR", "a patch is outside");
+    memcpy((uint8_t *)(uintptr_t)memory + offset, bytes.data, bytes.length);
     free(bytes.data);
   }
+}
+
+static void read_all(FILE *out, ukshm__end *from) {
+  ukshm_message message;
+  const char *comma = "";
+  int result;
+  while ((result = ukshm__next(from, &message)) == 1) {
+    fprintf(out, "%s%s%u/%u/", comma, message.request ? "q" : "", message.type, message.id);
+    put_hex(out, message.bytes, message.length);
+    comma = ",";
+    if (message.lease == UKSHM__INLINE) ukshm__release_inline(from, message.serial);
+    else ukshm__give_back(from, message.lease, message.generation);
+  }
+  if (result < 0) fprintf(out, "%sbroken", comma);
+  else if (*comma == 0) fputc('-', out);
 }
 
 static void vector_reader(FILE *out, char **fields) {
   ukshm__end end;
   open_end(&end, fields[0], fields[1]);
-  patch(&end, fields[2]);
-  ukshm_message message;
-  const char *comma = "";
-  int result;
-  while ((result = ukshm__next(&end, &message)) == 1) {
-    fprintf(out, "%s%s%u/%u/", comma, message.request ? "q" : "", message.type, message.id);
-    put_hex(out, message.bytes, message.length);
-    comma = ",";
-    if (message.lease == UKSHM__INLINE) ukshm__release_inline(&end, message.serial);
-    else ukshm__give_back(&end, message.lease, message.generation);
-  }
-  if (result < 0) fprintf(out, "%sbroken", comma);
-  else if (*comma == 0) fputc('-', out);
+  patch(end.peer, end.in.total, fields[2]);
+  read_all(out, &end);
   close_end(&end);
+}
+
+static void vector_shared(FILE *out, char **fields) {
+  ukshm__end end;
+  ukshm__sizes sizes;
+  open_end(&end, fields[0], fields[1]);
+  patch(end.peer, end.in.total, fields[3]);
+  if (!ukshm__layout(&sizes, 4096, (uint32_t)strtoul(fields[2], NULL, 10))) {
+    fail("ERR_ACTOR_VECTOR", "impossible sizes");
+  }
+  uint8_t *memory = calloc(1, sizes.total);
+  if (memory == NULL) fail("ERR_UKSHM_NO_MEMORY", "no memory");
+  patch(memory, sizes.total, fields[4]);
+  ukshm__region region = {.number = 1, .total = sizes.total, .base = memory};
+  end.regions[end.region_count++] = &region;
+  read_all(out, &end);
+  close_end(&end);
+  free(memory);
+}
+
+static void vector_request(FILE *out, char **fields) {
+  ukshm_topic topic = {.name = fields[0], .options = {.may_block = strcmp(fields[1], "1") == 0}};
+  ukshm__outlet outlet = {.depth = 0};
+  ukshm_error error;
+  Bytes bytes = from_hex(fields[3]);
+  uint32_t type = (uint32_t)strtoul(fields[2], NULL, 10);
+  int result = ukshm__wishes(&topic, &outlet, type, bytes.data, bytes.length, &error);
+  if (result == 1) fputs("broken", out);
+  else if (result < 0) fprintf(out, "refused:%s", error.code);
+  else fprintf(out, "ok:slow=%s,depth=%u", ukshm__policies[outlet.slow], outlet.depth);
+  free(bytes.data);
+}
+
+static void vector_answer(FILE *out, char **fields) {
+  ukshm_subscription s = {.name = fields[0]};
+  ukshm_error error;
+  const char *lie;
+  Bytes bytes = from_hex(fields[1]);
+  uint32_t type = (uint32_t)strtoul(fields[0], NULL, 10);
+  int result = ukshm__answer(&s, type, bytes.data, bytes.length, &lie, &error);
+  if (result == 1) fprintf(out, "error:%s", ukshm__code(UKSHM_PEER_MISBEHAVED));
+  else if (result < 0) fprintf(out, "error:%s", error.code);
+  else fprintf(out, "ok:number=%u,kept=%u", s.next, s.kept);
+  free(bytes.data);
+}
+
+static void vector_word(FILE *out, char **fields) {
+  ukshm_subscription s = {.name = fields[0], .next = 5};
+  const char *lie;
+  Bytes bytes = from_hex(fields[1]);
+  uint32_t type = (uint32_t)strtoul(fields[0], NULL, 10);
+  if (!ukshm__last_word(&s, type, bytes.data, bytes.length, &lie)) {
+    fputs("broken", out);
+  } else {
+    fprintf(out, "ok:missed=%llu,code=%s", (unsigned long long)s.missed,
+            s.end.result == 0 ? "none" : s.end.code);
+  }
+  free(bytes.data);
 }
 
 static void vector_writer(FILE *out, char **fields) {
@@ -431,17 +493,17 @@ static void vector_writer(FILE *out, char **fields) {
     ukshm__end_loan(&end, &loan, true, 0, 0);
     ukshm__publish(&end);
   }
-  patch(&end, fields[3]);
+  patch(end.peer, end.in.total, fields[3]);
   if (ukshm__collect(&end) < 0) fputs("broken", out);
   else fprintf(out, "used=%u,leased=%u", end.tail - end.head_seen, end.leases_out);
   close_end(&end);
 }
 
 static void vector_line(char *line) {
-  char *fields[8] = {NULL}, *rest = NULL, *seen = NULL;
+  char *fields[9] = {NULL}, *rest = NULL, *seen = NULL;
   int count = 0;
   for (char *f = strtok_r(line, " ", &rest); f != NULL; f = strtok_r(NULL, " ", &rest)) {
-    if (count < 7) fields[count++] = f;
+    if (count < 8) fields[count++] = f;
   }
   if (count < 4) fail("ERR_ACTOR_VECTOR", "a line has too few fields");
   const char *kind = fields[0];
@@ -457,6 +519,10 @@ static void vector_line(char *line) {
   if (strcmp(kind, "frames") == 0) vector_frames(out, fields[2]);
   if (strcmp(kind, "reader") == 0 && count == 6) vector_reader(out, fields + 2);
   if (strcmp(kind, "writer") == 0 && count == 7) vector_writer(out, fields + 2);
+  if (strcmp(kind, "shared") == 0 && count == 8) vector_shared(out, fields + 2);
+  if (strcmp(kind, "request") == 0 && count == 7) vector_request(out, fields + 2);
+  if (strcmp(kind, "answer") == 0 && count == 5) vector_answer(out, fields + 2);
+  if (strcmp(kind, "word") == 0 && count == 5) vector_word(out, fields + 2);
   fclose(out);
   char *expected = expand(fields[count - 1]);
   if (strcmp(expected, seen) != 0) {

@@ -50,7 +50,10 @@ enum {
   UKSHM_VERSION = -17,
   UKSHM_WRONG_OWNER = -18,
   UKSHM_NOT_A_REQUEST = -19,
-  UKSHM_REMOTE = -20        // the peer answered a request with a failure: the message is its own
+  UKSHM_REMOTE = -20,       // the peer answered a request with a failure: the message is its own
+  UKSHM_NOT_OFFERED = -21,  // no such topic at that name
+  UKSHM_MAY_NOT_BLOCK = -22,
+  UKSHM_TOO_SLOW = -23      // the publisher gave this subscriber up
 };
 
 // Why a function failed. Written only then.
@@ -74,7 +77,8 @@ typedef struct ukshm_listen_options {
                              // a power of two, 4096 to 2^30; default 256 KiB
   uint32_t arena_bytes;      // memory for large messages, likewise: a multiple of 65536 up to 2^30,
                              // or UKSHM_NO_ARENA; default 4 MiB
-  uint32_t arena_bytes_max;  // what a connector may ask for; default 64 MiB, or arena_bytes if more
+  uint32_t arena_bytes_max;  // what a connector may ask for, or UKSHM_NO_ARENA; default 64 MiB, or
+                             // arena_bytes if more
   uint32_t channels_max;     // channels at a time; default 1024
   uint64_t user_bytes_max;   // shared memory of one user's channels together; default 1 GiB
   const uint32_t *uids;      // users who may connect; NULL: the listener's own effective user
@@ -243,6 +247,147 @@ int ukshm_reply_loan(ukshm_message *request, ukshm_open_loan *loan, ukshm_error 
 // Answers a request with a failure (its name and code without newlines; code may be ""), and
 // releases it. Never blocks: without space it is sent in a later call.
 void ukshm_refuse(ukshm_message *request, const char *name, const char *code, const char *text);
+
+// ---- Topics: subscribing ------------------------------------------------------------------------
+//
+// One process publishes at a name, any number subscribe. A message is written once; each subscriber
+// reads it in place and releases it. Numbers tell what was lost on the way.
+
+typedef struct ukshm_subscription ukshm_subscription;
+
+// What becomes of a message for a subscriber that has `depth` others which it has not released.
+enum {
+  UKSHM_DROP_OLDEST = 0,   // it waits at the publisher, among as many others; the oldest are lost
+  UKSHM_DROP_NEWEST = 1,   // it is lost
+  UKSHM_BLOCK = 2,         // the publisher waits; it must have allowed that
+  UKSHM_DISCONNECT = 3     // the subscription ends with UKSHM_TOO_SLOW, behind what it was sent
+};
+
+// How to subscribe. Zeros: the defaults.
+typedef struct ukshm_subscribe_options {
+  int slow;               // one of the four above
+  uint32_t depth;         // 1 to 4096; default 256. A small message (up to some KiB) that is kept
+                          // counts, and so do those behind it
+  int wait_ms;            // how long to wait for a publisher to appear; 0: it is there; -1
+  const uint32_t *uids;   // users who may own the topic; NULL: our own effective user
+  uint32_t uid_count;     // up to 16
+  int answer_ms;          // how long it may take to answer; default 5000
+  int spin_us;            // as in ukshm_listen_options
+} ukshm_subscribe_options;
+
+// Subscribes to the topic at `name`; when this returns, the publisher has admitted us, and nothing
+// published from then on is missed without being counted. `options` may be NULL. NULL: as
+// ukshm_connect; UKSHM_NOT_OFFERED (another topic has that name, or something else),
+// UKSHM_MAY_NOT_BLOCK, and what else the publisher says.
+ukshm_subscription *ukshm_subscribe(const char *name, const ukshm_subscribe_options *options,
+                                    ukshm_error *error);
+
+// The next message: its number is `id`, a u32 that wraps to 0. `missed`, unless NULL: how many
+// messages were lost to us right before it. Blocks up to `timeout_ms`. 0 with a message, to be given
+// back by ukshm_release; UKSHM_TIMEOUT; behind the last message UKSHM_PEER_CLOSED (the topic was
+// closed), UKSHM_PEER_GONE (the publisher died), UKSHM_TOO_SLOW (it gave us up);
+// UKSHM_PEER_MISBEHAVED, UKSHM_NO_MEMORY.
+int ukshm_topic_receive(ukshm_subscription *subscription, ukshm_message *message, uint32_t *missed,
+                        int timeout_ms, ukshm_error *error);
+
+typedef struct ukshm_subscription_stats {
+  uint64_t received, missed;   // messages read; lost before or between them
+  uint32_t kept;               // how many the topic had kept for us: they came first
+  uint32_t publisher_uid;
+  int32_t publisher_pid;
+} ukshm_subscription_stats;
+
+void ukshm_subscription_numbers(const ukshm_subscription *subscription,
+                                ukshm_subscription_stats *stats);
+
+// Its channel, for ukshm_fd, ukshm_prepare, ukshm_poll and ukshm_stats; for nothing else.
+ukshm_channel *ukshm_subscription_channel(ukshm_subscription *subscription);
+
+// Ends the subscription and frees it; messages that are held become invalid. NULL is ignored.
+void ukshm_unsubscribe(ukshm_subscription *subscription);
+
+// ---- Topics: publishing -------------------------------------------------------------------------
+//
+// A thread of the topic admits subscribers and hears what they release. Any thread may publish.
+
+typedef struct ukshm_topic ukshm_topic;
+
+// How a topic is to be. Zeros: the defaults.
+typedef struct ukshm_topic_options {
+  uint32_t arena_bytes;      // memory for messages beyond 2 KiB, which all subscribers share; one
+                             // takes at most a quarter. A multiple of 65536; default 16 MiB
+  uint32_t ring_bytes;       // memory for small ones, a subscriber; a power of two; default 256 KiB
+  uint32_t subscribers_max;  // at a time; default 1024
+  uint32_t keep;             // how many of the last messages a late subscriber gets, 0 to 4096;
+                             // fewer if they take more than a quarter of the arena
+  bool may_block;            // whether subscribers may choose UKSHM_BLOCK: any can then stop it
+  int patience_ms;           // while the arena is exhausted, publishing waits so long; then
+                             // subscribers that released nothing are disconnected. Default 200
+  uint32_t first_sequence;   // the number of the first message
+  const uint32_t *uids;      // users who may subscribe; NULL: our own effective user
+  uint32_t uid_count;        // up to 16
+} ukshm_topic_options;
+
+// Takes `name` (as ukshm_listen does) and publishes there. `options` may be NULL. Does not block.
+// NULL: as ukshm_listen.
+ukshm_topic *ukshm_topic_open(const char *name, const ukshm_topic_options *options,
+                              ukshm_error *error);
+
+// Sends a message to all subscribers; copies it once. Blocks up to `timeout_ms`: while the arena is
+// exhausted, or a subscriber that may block the topic does. 0, UKSHM_TIMEOUT (nobody was sent
+// anything), UKSHM_MESSAGE_TOO_LONG, UKSHM_NO_MEMORY.
+int ukshm_topic_publish(ukshm_topic *topic, const void *bytes, size_t length, int timeout_ms,
+                        ukshm_error *error);
+
+// A message that is not yet published: write into `bytes`, then ukshm_topic_send or
+// ukshm_topic_discard.
+typedef struct ukshm_publication {
+  uint8_t *bytes;   // the memory in place; what it holds is undefined
+  size_t length;    // as asked for; may be lowered before publishing
+  ukshm_topic *topic;                     // the rest is private; NULL: published or discarded
+  struct ukshm__parcel *parcel;
+  size_t room;
+} ukshm_publication;
+
+// Lends memory for a message. Blocks up to `timeout_ms` for space. As ukshm_topic_publish.
+int ukshm_topic_lend(ukshm_topic *topic, size_t length, ukshm_publication *publication,
+                     int timeout_ms, ukshm_error *error);
+
+// Publishes it. Blocks up to `timeout_ms` while a subscriber blocks. 0, or it is still ours:
+// UKSHM_TIMEOUT, UKSHM_INVALID_ARGUMENT (length more than lent), UKSHM_LOAN_USED.
+int ukshm_topic_send(ukshm_publication *publication, int timeout_ms, ukshm_error *error);
+
+// Gives the memory back unpublished. Once or more often; never blocks.
+void ukshm_topic_discard(ukshm_publication *publication);
+
+typedef struct ukshm_topic_stats {
+  uint32_t sequence;       // the number of the next message, a u32 that wraps to 0
+  uint32_t subscribers;    // now
+  uint32_t kept;           // messages that late subscribers would get
+  uint32_t message_bytes_max;
+  uint64_t shared_bytes;   // of the memory that the subscribers share
+  uint64_t free_bytes;     // of these, what nobody holds
+} ukshm_topic_stats;
+
+void ukshm_topic_numbers(ukshm_topic *topic, ukshm_topic_stats *stats);
+
+typedef struct ukshm_subscriber_stats {
+  int32_t pid;
+  uint32_t uid;
+  int slow;                // UKSHM_DROP_OLDEST …
+  uint32_t depth;
+  uint32_t outstanding;    // messages that it was sent and has not released
+  uint32_t queued;         // that wait here for it
+  uint64_t sent, dropped;  // that it was sent, and that it lost
+} ukshm_subscriber_stats;
+
+// Writes up to `room` of the subscribers there are, and returns how many there are.
+size_t ukshm_topic_subscribers(ukshm_topic *topic, ukshm_subscriber_stats *stats, size_t room);
+
+// Ends the topic and frees it, whatever the result. Subscribers get what waits for them, and have
+// `timeout_ms` to read and release it. No other thread may be using it, no loan be open. 0, or
+// UKSHM_TIMEOUT: not everybody had. NULL is ignored.
+int ukshm_topic_close(ukshm_topic *topic, int timeout_ms, ukshm_error *error);
 
 // ---- For programs with their own poll loop, and numbers -----------------------------------------
 
@@ -427,7 +572,8 @@ static const char *ukshm__code(int result) {
       "ERR_UKSHM_INVALID_ARGUMENT", "ERR_UKSHM_LIMIT", "ERR_UKSHM_LOAN_OPEN", "ERR_UKSHM_LOAN_USED",
       "ERR_UKSHM_MESSAGE_RELEASED", "ERR_UKSHM_MESSAGE_TOO_LONG", "ERR_UKSHM_NAME_IN_USE",
       "ERR_UKSHM_NO_LISTENER", "ERR_UKSHM_NO_MEMORY", "ERR_UKSHM_SYSCALL", "ERR_UKSHM_VERSION",
-      "ERR_UKSHM_WRONG_OWNER", "ERR_UKSHM_NOT_A_REQUEST", "ERR_UKSHM_REMOTE"};
+      "ERR_UKSHM_WRONG_OWNER", "ERR_UKSHM_NOT_A_REQUEST", "ERR_UKSHM_REMOTE",
+      "ERR_UKSHM_NOT_OFFERED", "ERR_UKSHM_MAY_NOT_BLOCK", "ERR_UKSHM_TOO_SLOW"};
   return codes[-result];
 }
 
@@ -648,12 +794,14 @@ static int ukshm__next_frame(ukshm__frames *frames, const uint8_t **bytes, size_
 // Prohibited: a release of a free lease, or one of another generation.
 
 typedef struct ukshm__export ukshm__export;
+struct ukshm__parcel;
 
 typedef struct ukshm__lease {
   uint32_t generation;
   uint32_t granule, granules;                 // our chunk; granules 0: a forwarded message …
   ukshm__export *export;                      // … and then how, and what we hold of its sender
   uint32_t source_lease, source_generation;
+  struct ukshm__parcel *parcel;               // a message of a topic of ours: this one
   bool out;
 } ukshm__lease;
 
@@ -802,9 +950,13 @@ static void ukshm__give_back(ukshm__end *end, uint32_t lease, uint32_t generatio
 struct ukshm__export {
   ukshm__export *next;
   ukshm__end *source;   // through which its messages reach us; NULL: that channel was closed
-  uint32_t number, lent;
+  struct ukshm__plot *plot;       // or a topic's memory, and who has it mapped
+  struct ukshm__outlet *outlet;
+  uint32_t number, lent, held;    // held: granules of the plot
   enum { UKSHM__ASKED, UKSHM__MAPPED, UKSHM__REFUSED } state;
 };
+
+static void ukshm__parcel_back(ukshm__export *export, struct ukshm__parcel *parcel);
 
 static void ukshm__come_back(ukshm__end *end, uint32_t number) {
   ukshm__lease *lease = &end->leases[number];
@@ -820,6 +972,7 @@ static void ukshm__come_back(ukshm__end *end, uint32_t number) {
   lease->export->lent--;
   ukshm__end *source = lease->export->source;
   if (source != NULL) ukshm__give_back(source, lease->source_lease, lease->source_generation);
+  if (lease->parcel != NULL) ukshm__parcel_back(lease->export, lease->parcel);
   lease->export = NULL;
 }
 
@@ -1814,7 +1967,8 @@ static void ukshm__export_free(ukshm_channel *c, ukshm__export *export) {
 static void ukshm__drop_exports(ukshm_channel *c) {
   for (ukshm__export *export = c->exports, *next; export != NULL; export = next) {
     next = export->next;
-    if (export->source != NULL || export->lent > 0 || export->state == UKSHM__ASKED) continue;
+    if (export->source != NULL || export->plot != NULL) continue;
+    if (export->lent > 0 || export->state == UKSHM__ASKED) continue;
     if (export->state == UKSHM__MAPPED) {
       ukshm__send_numbers(c, UKSHM__F_DROP, export->number, 0);
     }
@@ -2428,6 +2582,7 @@ static int ukshm__listen_options(ukshm_listener *l, const ukshm_listen_options *
   if (o.arena_bytes == 0) o.arena_bytes = 4 << 20;
   else if (o.arena_bytes == UKSHM_NO_ARENA) o.arena_bytes = 0;
   if (o.arena_bytes_max == 0) o.arena_bytes_max = 64 << 20;
+  else if (o.arena_bytes_max == UKSHM_NO_ARENA) o.arena_bytes_max = 0;
   if (o.arena_bytes_max < o.arena_bytes) o.arena_bytes_max = o.arena_bytes;
   if (o.channels_max == 0) o.channels_max = 1024;
   if (o.user_bytes_max == 0) o.user_bytes_max = UKSHM__MAX_BYTES;
@@ -2637,25 +2792,33 @@ static void ukshm__leave_group(ukshm_channel *c) {
   if (m != c) ukshm__turn(m, true);   // tells those to whom messages of this channel went
 }
 
+// Says that nothing more is published.
+static void ukshm__begin_close(ukshm_channel *c) {
+  c->end.inline_open = 0;
+  ukshm__send_refusals(c);
+  ukshm__publish(&c->end);
+  c->closing = true;
+  // RELEASE state: our last tail comes before it.
+  ukshm__put(c->end.own, UKSHM__STATE, 1);
+  ukshm__send_frame(c, (const uint8_t[]){UKSHM__F_RING}, 1);
+}
+
+// Whether the peer has read and released everything, as far as we know.
+static bool ukshm__all_read(const ukshm_channel *c) {
+  return c->end.head_seen == c->end.published && c->end.leases_out == 0;
+}
+
 int ukshm_close(ukshm_channel *c, int timeout_ms, ukshm_error *error) {
   if (c == NULL) return 0;
   ukshm__enter(c);
   ukshm__end *end = &c->end;
-  end->inline_open = 0;
-  ukshm__send_refusals(c);
-  ukshm__publish(end);
-  c->closing = true;
-  // RELEASE state: our last tail comes before it.
-  ukshm__put(end->own, UKSHM__STATE, 1);
-  ukshm__send_frame(c, (const uint8_t[]){UKSHM__F_RING}, 1);
+  ukshm__begin_close(c);
   int64_t deadline = 0;
   int result = 0;
-  bool read;
-  while (!(read = end->head_seen == end->published && end->leases_out == 0) && !c->ended &&
-         !ukshm__peer_closing(c) && result == 0) {
+  while (!ukshm__all_read(c) && !c->ended && !ukshm__peer_closing(c) && result == 0) {
     result = ukshm__wait(c, UKSHM_SPACE, timeout_ms, &deadline);
   }
-  if (read) result = 0;
+  if (ukshm__all_read(c)) result = 0;
   else if (result < 0) ukshm__timeout(error);
   else if (c->ended != 0 && c->ended != UKSHM_PEER_CLOSED) result = ukshm__ended(c, error);
   ukshm__revoke_forwards(end);
@@ -2991,7 +3154,7 @@ void ukshm_give_up(ukshm_channel *c, uint32_t id) {
 
 int ukshm_request(ukshm_channel *c, const void *bytes, size_t length, uint32_t type,
                   ukshm_message *reply, int timeout_ms, ukshm_error *error) {
-  uint32_t id;
+  uint32_t id = 0;
   reply->channel = NULL;
   int result = ukshm_ask(c, bytes, length, type, &id, timeout_ms, error);
   if (result < 0) return result;
@@ -3162,6 +3325,1417 @@ int ukshm_forward(ukshm_message *message, ukshm_channel *to, int timeout_ms, uks
                        "copy");
   }
   return ukshm__forward_chunk(message, to, timeout_ms, error);
+}
+
+// ---- Joining: what is said in JSON, as its first and its last word, by either side --------------
+//
+// What a peer wrote is copied first. A text ends with a 0, which is no part of any JSON.
+
+enum { UKSHM__DATA = 0, UKSHM__JOIN = 1, UKSHM__LAST_WORD = 2, UKSHM__NOTE_BYTES = 4096 };
+
+typedef struct ukshm__note {
+  char text[UKSHM__NOTE_BYTES + 1];
+} ukshm__note;
+
+static const char *ukshm__blank(const char *at) { return at + strspn(at, " \t\n\r"); }
+
+static const char *ukshm__digits(const char *at) { return at + strspn(at, "0123456789"); }
+
+// The 4 hexadecimal digits behind \u; -1: they are none.
+static int32_t ukshm__hex4(const char *at) {
+  int32_t unit = 0;
+  for (int i = 0; i < 4; i++) {
+    const char *digits = "0123456789abcdef";
+    const char *digit = at[i] == 0 ? NULL : strchr(digits, at[i] | (at[i] >= 'A' ? 32 : 0));
+    if (digit == NULL) return -1;
+    unit = unit * 16 + (int32_t)(digit - digits);
+  }
+  return unit;
+}
+
+static char *ukshm__utf8(char *out, uint32_t point) {
+  int more = point < 0x80 ? 0 : point < 0x800 ? 1 : point < 0x10000 ? 2 : 3;
+  // A 0 in two bytes, so that nothing ends there.
+  if (point == 0) more = 1;
+  static const uint8_t first[] = {0, 0xc0, 0xe0, 0xf0};
+  *out++ = (char)(first[more] | (point >> (6 * more)));
+  while (more-- > 0) *out++ = (char)(0x80 | ((point >> (6 * more)) & 0x3f));
+  return out;
+}
+
+// Past a string; `out`, unless NULL, gets what it means, which is no longer. NULL: it is none.
+static const char *ukshm__json_string(const char *at, char *out) {
+  char nowhere[UKSHM__NOTE_BYTES + 1];
+  static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+  if (out == NULL) out = nowhere;
+  if (*at++ != '"') return NULL;
+  while (*at != '"') {
+    char c = *at++;
+    if ((unsigned char)c < 32) return NULL;
+    if (c != '\\') {
+      *out++ = c;
+      continue;
+    }
+    const char *found = *at == 0 ? NULL : strchr(from, *at);
+    if (found != NULL) {
+      *out++ = to[found - from];
+      at++;
+      continue;
+    }
+    int32_t unit = *at == 'u' ? ukshm__hex4(at + 1) : -1;
+    if (unit < 0) return NULL;
+    at += 5;
+    int32_t low = (unit & ~0x3ff) == 0xd800 && at[0] == '\\' && at[1] == 'u' ? ukshm__hex4(at + 2)
+                                                                           : -1;
+    bool pair = low >= 0 && (low & ~0x3ff) == 0xdc00;
+    if (pair) at += 6;
+    uint32_t point = pair ? 0x10000 + ((uint32_t)(unit & 0x3ff) << 10) + (uint32_t)(low & 0x3ff)
+                          : (uint32_t)unit;
+    out = ukshm__utf8(out, point);
+  }
+  *out = 0;
+  return at + 1;
+}
+
+// Past a number, a literal or a string. NULL: it is none of these.
+static const char *ukshm__json_scalar(const char *at) {
+  static const char *const literals[] = {"true", "false", "null"};
+  if (*at == '"') return ukshm__json_string(at, NULL);
+  for (int i = 0; i < 3; i++) {
+    size_t length = strlen(literals[i]);
+    if (strncmp(at, literals[i], length) == 0) return at + length;
+  }
+  if (*at == '-') at++;
+  const char *from = at;
+  at = *at == '0' ? at + 1 : ukshm__digits(at);
+  if (at == from) return NULL;
+  if (*at == '.') {
+    from = ++at;
+    if ((at = ukshm__digits(at)) == from) return NULL;
+  }
+  if (*at != 'e' && *at != 'E') return at;
+  at += at[1] == '+' || at[1] == '-' ? 2 : 1;
+  from = at;
+  return (at = ukshm__digits(at)) == from ? NULL : at;
+}
+
+// Past a member's name and colon. NULL: there is none.
+static const char *ukshm__json_name(const char *at, char *name) {
+  at = ukshm__json_string(at, name);
+  if (at == NULL) return NULL;
+  at = ukshm__blank(at);
+  return *at == ':' ? ukshm__blank(at + 1) : NULL;
+}
+
+// Past one value. NULL: it is none. Without recursion: a peer chooses how deep it goes.
+static const char *ukshm__json_value(const char *at) {
+  char closing[UKSHM__NOTE_BYTES + 1];   // of what is open
+  size_t depth = 0;
+  for (;;) {
+    if (*at == '{' || *at == '[') {
+      bool object = *at == '{';
+      closing[depth++] = object ? '}' : ']';
+      at = ukshm__blank(at + 1);
+      if (*at != closing[depth - 1]) {
+        if (object && (at = ukshm__json_name(at, NULL)) == NULL) return NULL;
+        continue;
+      }
+    } else if ((at = ukshm__json_scalar(at)) == NULL) {
+      return NULL;
+    }
+    while (depth > 0 && *(at = ukshm__blank(at)) == closing[depth - 1]) {
+      at++;
+      depth--;
+    }
+    if (depth == 0) return at;
+    if (*at != ',') return NULL;
+    at = ukshm__blank(at + 1);
+    if (closing[depth - 1] == '}' && (at = ukshm__json_name(at, NULL)) == NULL) return NULL;
+  }
+}
+
+// Copies a message that must be a JSON object. False: it is none.
+static bool ukshm__note_read(ukshm__note *note, const uint8_t *bytes, size_t length) {
+  if (length > UKSHM__NOTE_BYTES) return false;
+  memcpy(note->text, bytes, length);
+  note->text[length] = 0;
+  const char *at = ukshm__blank(note->text);
+  if (*at != '{' || (at = ukshm__json_value(at)) == NULL) return false;
+  return ukshm__blank(at) == note->text + length;
+}
+
+// The value of a member, of the last one of that name; NULL: there is none.
+static const char *ukshm__note_find(const ukshm__note *note, const char *key) {
+  char name[UKSHM__NOTE_BYTES + 1];
+  const char *found = NULL, *at = ukshm__blank(ukshm__blank(note->text) + 1);
+  while (*at != '}') {
+    at = ukshm__json_name(at, name);
+    if (strcmp(name, key) == 0) found = at;
+    at = ukshm__blank(ukshm__json_value(at));
+    if (*at == ',') at = ukshm__blank(at + 1);
+  }
+  return found;
+}
+
+// A member that must be a whole number from 0 to 2^32 - 1; -1: it is not. Not by strtod, which
+// reads what the program's locale says.
+static int64_t ukshm__note_number(const ukshm__note *note, const char *key) {
+  const char *at = ukshm__note_find(note, key);
+  if (at == NULL || (*at != '-' && (*at < '0' || *at > '9'))) return -1;
+  bool negative = *at == '-';
+  uint64_t value = 0;
+  int64_t exponent = 0;
+  bool behind = false;
+  for (at += negative; *at == '.' || (*at >= '0' && *at <= '9'); at++) {
+    if (*at == '.') {
+      behind = true;
+    } else if (value < UINT64_C(100000000000000000)) {
+      value = value * 10 + (uint64_t)(*at - '0');
+      exponent -= behind;
+    } else {
+      exponent += !behind;
+    }
+  }
+  if (*at == 'e' || *at == 'E') {
+    long long more = strtoll(at + 1, NULL, 10);
+    exponent += more > 99999 ? 99999 : more < -99999 ? -99999 : more;
+  }
+  for (; exponent > 0 && value != 0; exponent--) {
+    if (value > UINT32_MAX) return -1;
+    value *= 10;
+  }
+  for (; exponent < 0 && value != 0; exponent++) {
+    if (value % 10 != 0) return -1;
+    value /= 10;
+  }
+  return value > UINT32_MAX || (negative && value != 0) ? -1 : (int64_t)value;
+}
+
+// A member that must be a string; false: it is not.
+static bool ukshm__note_string(const ukshm__note *note, const char *key, char *out) {
+  const char *at = ukshm__note_find(note, key);
+  return at != NULL && ukshm__json_string(at, out) != NULL;
+}
+
+// Writes a string of JSON, behind what is there.
+static void ukshm__note_put(char *text, size_t room, const char *string) {
+  size_t at = strlen(text);
+  for (; *string != 0 && at + 8 < room; string++) {
+    unsigned char c = (unsigned char)*string;
+    if (c >= 32 && c != '"' && c != '\\') text[at++] = (char)c;
+    else at += (size_t)snprintf(text + at, room - at, "\\u%04x", c);
+  }
+  text[at] = 0;
+}
+
+// Why a last word says that nothing (more) comes: 0, regularly; a negative result; 1: for no reason
+// that there is.
+static int ukshm__note_end(const ukshm__note *note, const char *name, ukshm_error *error) {
+  static const int ends[] = {UKSHM_CANNOT_FORWARD, UKSHM_INVALID_ARGUMENT, UKSHM_LIMIT,
+                             UKSHM_MAY_NOT_BLOCK, UKSHM_NOT_OFFERED, UKSHM_NO_MEMORY, UKSHM_TIMEOUT,
+                             UKSHM_TOO_SLOW};
+  char code[UKSHM__NOTE_BYTES + 1], words[UKSHM__NOTE_BYTES + 1];
+  if (ukshm__note_find(note, "code") == NULL) return 0;
+  if (!ukshm__note_string(note, "code", code)) return 1;
+  if (!ukshm__note_string(note, "message", words)) *words = 0;
+  for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+    if (strcmp(code, ukshm__code(ends[i])) != 0) continue;
+    if (ends[i] == UKSHM_TOO_SLOW) {
+      return ukshm__fail(error, ends[i], "this subscriber of '%s' was too slow, and its publisher "
+                         "gave it up: release sooner, or take a greater depth or another 'slow'",
+                         name);
+    }
+    return ukshm__fail(error, ends[i], "'%s': %s", name, words);
+  }
+  return 1;
+}
+
+// ---- Subscribing --------------------------------------------------------------------------------
+
+struct ukshm_subscription {
+  ukshm_channel *channel;
+  char *name;
+  uint32_t next, kept;     // the number that comes next, if nothing is lost
+  uint64_t received, missed;
+  ukshm_error end;         // result 0: the publisher has not said an error as its last word
+};
+
+static const char *const ukshm__policies[] = {"drop-oldest", "drop-newest", "block", "disconnect"};
+
+// What the publisher answered: 0, and the subscription knows its numbers; 1: it lied, see `*lie`; or
+// a negative result: why it does not admit us. `type`: of the message, with its kind.
+static int ukshm__answer(ukshm_subscription *s, uint32_t type, const uint8_t *bytes, size_t length,
+                         const char **lie, ukshm_error *error) {
+  ukshm__note note;
+  *lie = "its answer is of another type";
+  if (type != UKSHM__JOIN && type != UKSHM__LAST_WORD) return 1;
+  *lie = "its answer is no JSON object";
+  if (!ukshm__note_read(&note, bytes, length)) return 1;
+  if (type == UKSHM__LAST_WORD) {
+    *lie = "it ends the topic for a reason that does not exist";
+    int result = ukshm__note_end(&note, s->name, error);
+    if (result != 0) return result;
+    return ukshm__fail(error, UKSHM_PEER_CLOSED, "the topic '%s' is being closed", s->name);
+  }
+  int64_t sequence = ukshm__note_number(&note, "sequence");
+  int64_t kept = ukshm__note_number(&note, "kept");
+  *lie = "its answer holds no numbers";
+  if (sequence < 0 || kept < 0) return 1;
+  s->kept = (uint32_t)kept;
+  s->next = (uint32_t)sequence - s->kept;
+  return 0;
+}
+
+static void ukshm__count_missed(ukshm_subscription *s, uint32_t number, uint32_t *missed) {
+  *missed = number - s->next;
+  s->missed += *missed;
+  s->next = number;
+}
+
+// The publisher's last word. False: it lied.
+static bool ukshm__last_word(ukshm_subscription *s, uint32_t type, const uint8_t *bytes,
+                             size_t length, const char **lie) {
+  ukshm__note note;
+  uint32_t missed;
+  *lie = "a message of another type in a topic";
+  if (type != UKSHM__LAST_WORD) return false;
+  *lie = "its last word is no JSON object with a number";
+  int64_t sequence;
+  if (!ukshm__note_read(&note, bytes, length)) return false;
+  if ((sequence = ukshm__note_number(&note, "sequence")) < 0) return false;
+  *lie = "it ends the topic for a reason that does not exist";
+  if (ukshm__note_end(&note, s->name, &s->end) == 1) return false;
+  ukshm__count_missed(s, (uint32_t)sequence, &missed);
+  return true;
+}
+
+// Ends a channel whose peer does not keep to its topic.
+static int ukshm__misbehaves(ukshm_channel *c, const char *lie, ukshm_error *error) {
+  ukshm__lie(&c->end, lie);
+  ukshm__end_channel(c, UKSHM_PEER_MISBEHAVED);
+  return ukshm__ended(c, error);
+}
+
+void ukshm_unsubscribe(ukshm_subscription *s) {
+  if (s == NULL) return;
+  ukshm_close(s->channel, 0, NULL);
+  free(s->name);
+  free(s);
+}
+
+static int ukshm__join_topic(ukshm_subscription *s, const ukshm_subscribe_options *o,
+                             ukshm_error *error) {
+  char request[UKSHM__NOTE_BYTES];
+  int answer_ms = o->answer_ms <= 0 ? 5000 : o->answer_ms;
+  strcpy(request, "{\"topic\":\"");
+  ukshm__note_put(request, sizeof request - 64, s->name);
+  size_t length = strlen(request);
+  snprintf(request + length, sizeof request - length, "\",\"slow\":\"%s\",\"depth\":%u}",
+           ukshm__policies[o->slow], o->depth == 0 ? 256 : o->depth);
+  int result = ukshm_send(s->channel, request, strlen(request), UKSHM__JOIN, 0, answer_ms, error);
+  if (result < 0) return result;
+  ukshm_message answer;
+  result = ukshm_receive(s->channel, &answer, answer_ms, error);
+  if (result == UKSHM_TIMEOUT) {
+    return ukshm__fail(error, result, "the publisher of '%s' did not answer in %d ms", s->name,
+                       answer_ms);
+  }
+  if (result < 0) return result;
+  const char *lie;
+  result = ukshm__answer(s, answer.kind | answer.type, answer.bytes, answer.length, &lie, error);
+  answer.request = false;
+  ukshm_release(&answer);
+  return result == 1 ? ukshm__misbehaves(s->channel, lie, error) : result;
+}
+
+ukshm_subscription *ukshm_subscribe(const char *name, const ukshm_subscribe_options *options,
+                                    ukshm_error *error) {
+  ukshm_subscribe_options o = options == NULL ? (ukshm_subscribe_options){0} : *options;
+  if (o.depth > UKSHM__SLOTS || o.slow < UKSHM_DROP_OLDEST || o.slow > UKSHM_DISCONNECT) {
+    ukshm__fail(error, UKSHM_INVALID_ARGUMENT, "depth is %u, slow is %d; expected 1 to 4096 (0: "
+                "256), and one of UKSHM_DROP_OLDEST to UKSHM_DISCONNECT", o.depth, o.slow);
+    return NULL;
+  }
+  // It says one thing: the least memory is enough.
+  ukshm_connect_options connecting = {
+      .ring_bytes = 4096, .arena_bytes = UKSHM_NO_ARENA, .receive_arena_bytes = UKSHM_NO_ARENA,
+      .wait_ms = o.wait_ms, .uids = o.uids, .uid_count = o.uid_count, .handshake_ms = o.answer_ms,
+      .spin_us = o.spin_us};
+  ukshm_channel *channel = ukshm_connect(name, &connecting, error);
+  if (channel == NULL) return NULL;
+  ukshm_subscription *s = calloc(1, sizeof *s);
+  if (s != NULL && (s->name = strdup(name)) != NULL) {
+    s->channel = channel;
+    if (ukshm__join_topic(s, &o, error) == 0) return s;
+    ukshm_unsubscribe(s);
+    return NULL;
+  }
+  free(s);
+  ukshm_close(channel, 0, NULL);
+  ukshm__fail(error, UKSHM_NO_MEMORY, "no memory for a subscription");
+  return NULL;
+}
+
+int ukshm_topic_receive(ukshm_subscription *s, ukshm_message *message, uint32_t *missed,
+                        int timeout_ms, ukshm_error *error) {
+  uint32_t lost;
+  for (;;) {
+    message->channel = NULL;
+    if (s->end.result != 0) {
+      if (error != NULL) *error = s->end;
+      return s->end.result;
+    }
+    int result = ukshm_receive(s->channel, message, timeout_ms, error);
+    if (result < 0) return result;
+    if (message->kind == 0 && message->type == UKSHM__DATA) {
+      ukshm__count_missed(s, message->id, &lost);
+      s->next++;
+      s->received++;
+      if (missed != NULL) *missed = lost;
+      return 0;
+    }
+    const char *lie;
+    bool good = ukshm__last_word(s, message->kind | message->type, message->bytes, message->length,
+                                 &lie);
+    message->request = false;
+    ukshm_release(message);
+    if (!good) return ukshm__misbehaves(s->channel, lie, error);
+  }
+}
+
+void ukshm_subscription_numbers(const ukshm_subscription *s, ukshm_subscription_stats *stats) {
+  *stats = (ukshm_subscription_stats){.received = s->received, .missed = s->missed, .kept = s->kept,
+                                      .publisher_uid = s->channel->peer_uid,
+                                      .publisher_pid = s->channel->peer_pid};
+}
+
+ukshm_channel *ukshm_subscription_channel(ukshm_subscription *s) { return s->channel; }
+
+// ---- A topic's memory ---------------------------------------------------------------------------
+//
+// A plot: a memory that all subscribers map, laid out as an outbox whose rings stay unused. It is a
+// channel without a peer as far as the listener is concerned, through which it is imported.
+//
+// A parcel: a published message. A small one has bytes of its own, a larger one a piece of a plot;
+// it is written once, and freed with the last hold on it.
+
+typedef struct ukshm__plot {
+  struct ukshm__plot *next;
+  ukshm_channel *base;
+  uint32_t granules, parcels;   // parcels: that lie in it
+} ukshm__plot;
+
+typedef struct ukshm__parcel {
+  ukshm__plot *plot;            // NULL: it is a small one
+  struct ukshm__parcel *heap;   // where it lives longer than the call that publishes it
+  uint8_t *bytes;
+  uint32_t granule, granules, length, sequence, holds;
+} ukshm__parcel;
+
+// Parcels that wait for one subscriber, or are kept for those who come late; it gives up its old
+// end.
+typedef struct ukshm__queue {
+  ukshm__parcel **parcels;
+  uint32_t most, first, count;
+  uint32_t granules;            // of those that lie in plots
+} ukshm__queue;
+
+static uint32_t ukshm__plot_free_granules(const ukshm__plot *plot) {
+  return plot->granules - plot->base->end.granules_used;
+}
+
+static void ukshm__plot_free(ukshm__plot *plot) {
+  if (plot == NULL) return;
+  ukshm__channel_free(plot->base);
+  free(plot);
+}
+
+// NULL: no memory.
+static ukshm__plot *ukshm__plot_new(ukshm_listener *l, uint32_t arena) {
+  ukshm__plot *plot = calloc(1, sizeof *plot);
+  ukshm_channel *c = plot == NULL ? NULL : ukshm__channel_new(&(struct ucred){.pid = 0}, -1);
+  if (c == NULL) {
+    free(plot);
+    return NULL;
+  }
+  ukshm__end *end = &c->end;
+  plot->base = c;
+  plot->granules = arena / UKSHM__GRANULE;
+  ukshm__layout(&end->out, 4096, arena);
+  end->extents = calloc(plot->granules / 2 + 2, sizeof *end->extents);
+  c->own_bytes = end->out.total;
+  if (end->extents != NULL && (c->own_fd = ukshm__make_outbox(&end->out)) >= 0) {
+    end->extents[0] = (ukshm__extent){0, plot->granules};
+    end->extent_count = 1;
+    end->own = ukshm__map_own(c->own_fd, c->own_bytes);
+  }
+  if (end->own == NULL || getrandom(c->token, 8, 0) != 8) {
+    ukshm__plot_free(plot);
+    return NULL;
+  }
+  ukshm__register(l, c);
+  return plot;
+}
+
+static uint32_t ukshm__parcel_offset(const ukshm__parcel *parcel) {
+  return parcel->plot->base->end.out.arena_offset + parcel->granule * UKSHM__GRANULE;
+}
+
+// One of so many bytes in the plot, with one hold on it. NULL: no run of that length is free.
+static ukshm__parcel *ukshm__parcel_new(ukshm__plot *plot, uint32_t length) {
+  ukshm__parcel *parcel = calloc(1, sizeof *parcel);
+  if (parcel == NULL) return NULL;
+  *parcel = (ukshm__parcel){.plot = plot, .heap = parcel, .length = length, .holds = 1,
+                            .granules = length / UKSHM__GRANULE + (length % UKSHM__GRANULE != 0)};
+  if (!ukshm__arena_take(&plot->base->end, parcel->granules, &parcel->granule)) {
+    free(parcel);
+    return NULL;
+  }
+  plot->parcels++;
+  parcel->bytes = plot->base->end.own + ukshm__parcel_offset(parcel);
+  return parcel;
+}
+
+// The parcel with one hold more, where it lives on. NULL: no memory for a small one.
+static ukshm__parcel *ukshm__parcel_hold(ukshm__parcel *parcel) {
+  if (parcel->heap == NULL) {
+    ukshm__parcel *heap = malloc(sizeof *heap + parcel->length);
+    if (heap == NULL) return NULL;
+    *heap = *parcel;
+    heap->heap = heap;
+    heap->holds = 0;
+    heap->bytes = (uint8_t *)(heap + 1);
+    if (parcel->length > 0) memcpy(heap->bytes, parcel->bytes, parcel->length);
+    parcel->heap = heap;
+  }
+  parcel->heap->holds++;
+  return parcel->heap;
+}
+
+static void ukshm__parcel_drop(ukshm__parcel *parcel) {
+  if (--parcel->holds > 0) return;
+  if (parcel->plot != NULL) {
+    ukshm__arena_give(&parcel->plot->base->end, parcel->granule, parcel->granules);
+    parcel->plot->parcels--;
+  }
+  free(parcel);
+}
+
+static bool ukshm__queue_start(ukshm__queue *queue, uint32_t most) {
+  queue->most = most;
+  queue->parcels = calloc(most + 1, sizeof *queue->parcels);
+  return queue->parcels != NULL;
+}
+
+static ukshm__parcel *ukshm__queue_at(const ukshm__queue *queue, uint32_t index) {
+  return queue->parcels[(queue->first + index) % (queue->most + 1)];
+}
+
+static void ukshm__queue_shift(ukshm__queue *queue) {
+  ukshm__parcel *parcel = ukshm__queue_at(queue, 0);
+  queue->first = (queue->first + 1) % (queue->most + 1);
+  queue->count--;
+  if (parcel->plot != NULL) queue->granules -= parcel->granules;
+  ukshm__parcel_drop(parcel);
+}
+
+// Puts a parcel behind the others; returns how many were given up for it. `granules`: that all may
+// take together; one parcel is always allowed.
+static uint32_t ukshm__queue_push(ukshm__queue *queue, ukshm__parcel *parcel, uint32_t granules) {
+  uint32_t dropped = 0;
+  bool large = parcel->plot != NULL;
+  parcel = ukshm__parcel_hold(parcel);
+  if (parcel == NULL) return 1;
+  queue->parcels[(queue->first + queue->count++) % (queue->most + 1)] = parcel;
+  if (large) queue->granules += parcel->granules;
+  while (queue->count > queue->most ||
+         (large && queue->count > 1 && queue->granules > granules)) {
+    ukshm__queue_shift(queue);
+    dropped++;
+  }
+  return dropped;
+}
+
+// Moves what lies in `from` to `to`, as far as it fits there; the rest is given up.
+static void ukshm__queue_move(ukshm__queue *queue, const ukshm__plot *from, ukshm__plot *to) {
+  for (uint32_t left = queue->count; left > 0; left--) {
+    ukshm__parcel *parcel = ukshm__parcel_hold(ukshm__queue_at(queue, 0));
+    ukshm__queue_shift(queue);
+    if (parcel->plot == from) {
+      ukshm__parcel *moved = ukshm__parcel_new(to, parcel->length);
+      if (moved != NULL) {
+        moved->sequence = parcel->sequence;
+        memcpy(moved->bytes, parcel->bytes, parcel->length);
+        ukshm__queue_push(queue, moved, UINT32_MAX);
+        ukshm__parcel_drop(moved);
+      }
+    } else {
+      ukshm__queue_push(queue, parcel, UINT32_MAX);
+    }
+    ukshm__parcel_drop(parcel);
+  }
+}
+
+static uint32_t ukshm__queue_clear(ukshm__queue *queue) {
+  uint32_t count = queue->count;
+  while (queue->count > 0) ukshm__queue_shift(queue);
+  return count;
+}
+
+// ---- One subscriber, as its publisher sees it ---------------------------------------------------
+//
+// joining (its request is awaited) → entering (it maps the plot) → active → leaving (it was told
+// the last word, and may still read) → gone; and from anywhere to gone. Prohibited: anything sent to
+// one that is leaving.
+//
+// A small message is a record in the subscriber's ring, a larger one a descriptor that points into a
+// plot. Either counts until it is released. `depth` bounds their number, and a share of what is free
+// bounds the bytes: however many subscribers stop, each takes a part of what the ones before it have
+// left.
+
+enum { UKSHM__COPIED_MAX = 2048, UKSHM__LENT_MIN = 2, UKSHM__KEPT_ROOM = 192 };
+enum { UKSHM__LINGER_MS = 1000, UKSHM__JOIN_MS = 5000, UKSHM__ENTER_MS = 200 };
+
+typedef struct ukshm__outlet {
+  struct ukshm__outlet *next;
+  ukshm_channel *channel;
+  enum { UKSHM__JOINING, UKSHM__ENTERING, UKSHM__ACTIVE, UKSHM__LEAVING, UKSHM__GONE } state;
+  int64_t deadline;             // when it must have joined, or left
+  int slow;
+  uint32_t depth;
+  uint64_t sent, dropped;
+  uint32_t released, released_at_stall;   // counts what came back
+  ukshm__queue queue;
+  uint32_t *ends, ends_first, ends_count;   // where each small message ends that is not released
+  bool ready;                   // there is news on its socket
+} ukshm__outlet;
+
+// It gives a large message back.
+static void ukshm__parcel_back(ukshm__export *export, ukshm__parcel *parcel) {
+  export->held -= parcel->granules;
+  export->outlet->released++;
+  ukshm__parcel_drop(parcel);
+}
+
+// The plot as the subscriber has it mapped, or is about to; NULL: neither.
+static ukshm__export *ukshm__berth(const ukshm__outlet *o, const ukshm__plot *plot) {
+  ukshm__export *export = o->channel->exports;
+  while (export != NULL && export->plot != plot) export = export->next;
+  return export;
+}
+
+// Has the subscriber map a plot. False: no memory.
+static bool ukshm__enter_plot(ukshm__outlet *o, ukshm__plot *plot, const ukshm_listener *l) {
+  ukshm_channel *c = o->channel;
+  ukshm__export *export = calloc(1, sizeof *export);
+  if (export == NULL) return false;
+  *export = (ukshm__export){.next = c->exports, .plot = plot, .outlet = o,
+                            .number = ++c->last_number};
+  c->exports = export;
+  uint8_t frame[UKSHM__FRAME_BYTES] = {UKSHM__F_IMPORT};
+  ukshm__set32(frame + 1, export->number);
+  memcpy(frame + 5, plot->base->token, 8);
+  ukshm__set32(frame + 13, geteuid());
+  ukshm__set32(frame + 17, l->address.length);
+  memcpy(frame + 21, &l->address.sun, l->address.length);
+  ukshm__send_frame(c, frame, sizeof frame);
+  return true;
+}
+
+// Nothing of a plot is sent any more: the subscriber is told when all of it is back.
+static void ukshm__forget_plot(ukshm__outlet *o, const ukshm__plot *plot) {
+  ukshm__export *export = ukshm__berth(o, plot);
+  if (export == NULL) return;
+  export->plot = NULL;
+  ukshm__drop_exports(o->channel);
+}
+
+static bool ukshm__outlet_over(const ukshm__outlet *o) {
+  return o->channel->ended || ukshm__peer_closing(o->channel);
+}
+
+// Reads what came back; whether anything did.
+static bool ukshm__refresh(ukshm__outlet *o) {
+  ukshm_channel *c = o->channel;
+  uint32_t before = o->released;
+  if (!c->ended && ukshm__collect(&c->end) < 0) ukshm__end_channel(c, UKSHM_PEER_MISBEHAVED);
+  while (o->ends_count > 0 && (int32_t)(o->ends[o->ends_first] - c->end.head_seen) <= 0) {
+    o->ends_first = (o->ends_first + 1) % o->depth;
+    o->ends_count--;
+    o->released++;
+  }
+  return o->released != before;
+}
+
+static bool ukshm__may_take(const ukshm__outlet *o, const ukshm__parcel *parcel) {
+  const ukshm__end *end = &o->channel->end;
+  if (end->leases_out + o->ends_count >= o->depth) return false;
+  uint32_t room = ukshm__ring_free(end);
+  if (room < UKSHM__KEPT_ROOM) return false;
+  room -= UKSHM__KEPT_ROOM;
+  // A record that does not fit before the ring's end takes up to its own length of padding.
+  if (parcel->plot == NULL) return room >= 2 * (parcel->length + UKSHM__HEADER);
+  const ukshm__export *export = ukshm__berth(o, parcel->plot);
+  if (room < UKSHM__RESERVE || export == NULL || export->state != UKSHM__MAPPED) return false;
+  uint64_t held = (uint64_t)export->held + parcel->granules;
+  return end->leases_out < UKSHM__LENT_MIN ||
+         held * 4 <= ukshm__plot_free_granules(parcel->plot);
+}
+
+static bool ukshm__finds_room(ukshm__outlet *o, const ukshm__parcel *parcel) {
+  return ukshm__may_take(o, parcel) || (ukshm__refresh(o) && ukshm__may_take(o, parcel));
+}
+
+// Sends a parcel; true also where there is nobody any more. False: no room.
+static bool ukshm__hand_over(ukshm__outlet *o, ukshm__parcel *parcel) {
+  ukshm_channel *c = o->channel;
+  ukshm__end *end = &c->end;
+  if (ukshm__outlet_over(o)) return true;
+  if (!ukshm__finds_room(o, parcel)) return ukshm__outlet_over(o);
+  if (parcel->plot == NULL) {
+    ukshm_open_loan loan;
+    if (!ukshm__lend(end, parcel->length, &loan)) return false;
+    if (parcel->length > 0) memcpy(loan.bytes, parcel->bytes, parcel->length);
+    ukshm__end_loan(end, &loan, true, UKSHM__DATA, parcel->sequence);
+    o->ends[(o->ends_first + o->ends_count++) % o->depth] = end->tail;
+  } else {
+    if (ukshm__place(end, UKSHM__DESCRIPTOR, 0) == NULL) return false;
+    ukshm__export *export = ukshm__berth(o, parcel->plot);
+    ukshm__lease lease = {.export = export, .parcel = ukshm__parcel_hold(parcel)};
+    export->lent++;
+    export->held += parcel->granules;
+    end->forwards_out++;
+    ukshm__commit_chunk(end, ukshm__parcel_offset(parcel), parcel->length, export->number,
+                        UKSHM__DATA, parcel->sequence, lease);
+  }
+  o->sent++;
+  c->stats.sent_messages++;
+  c->stats.sent_bytes += parcel->length;
+  ukshm_publish(c);
+  return true;
+}
+
+// Sends what waits, in order, as far as there is room; whether nothing waits any more.
+static bool ukshm__flush_queue(ukshm__outlet *o) {
+  while (o->queue.count > 0) {
+    if (!ukshm__hand_over(o, ukshm__queue_at(&o->queue, 0))) return false;
+    ukshm__queue_shift(&o->queue);
+  }
+  return true;
+}
+
+static bool ukshm__offer(ukshm__outlet *o, ukshm__parcel *parcel) {
+  return ukshm__flush_queue(o) && ukshm__hand_over(o, parcel);
+}
+
+// There is no room for a parcel: it waits, or pushes another one out.
+static void ukshm__late(ukshm__outlet *o, ukshm__parcel *parcel) {
+  uint32_t most = parcel->plot == NULL ? 0 : ukshm__plot_free_granules(parcel->plot) / 4;
+  o->dropped += ukshm__queue_push(&o->queue, parcel, most);
+}
+
+// Says why there is no more: JSON. It may still read and release what it was sent.
+static void ukshm__outlet_leave(ukshm__outlet *o, const char *note, int64_t deadline) {
+  o->state = UKSHM__LEAVING;
+  o->deadline = deadline;
+  o->dropped += ukshm__queue_clear(&o->queue);
+  ukshm_try_send(o->channel, note, strlen(note), UKSHM__LAST_WORD, 0, true, NULL);
+  ukshm__begin_close(o->channel);
+}
+
+// It is gone, or given up: what it was lent is back.
+static void ukshm__outlet_free(ukshm__outlet *o) {
+  ukshm_channel *c = o->channel;
+  if (!c->ended && !c->closing) ukshm__begin_close(c);
+  ukshm__revoke_forwards(&c->end);
+  ukshm__queue_clear(&o->queue);
+  ukshm__channel_free(c);
+  free(o->queue.parcels);
+  free(o->ends);
+  free(o);
+}
+
+// ---- Publishing ---------------------------------------------------------------------------------
+//
+// All of a topic is used under its lock; nothing waits for a subscriber while it has it. Whoever
+// waits for space is woken by the topic's thread.
+//
+// The memory: usable → stalled (no room) → usable (room came back); stalled → renewing (no room for
+// patience_ms) → usable, in a fresh plot. A parcel's memory is never used again while a living
+// subscriber may look at it: those that hold everything up are disconnected, and what they look at
+// stays as it is, in a plot that from then on is theirs alone. Prohibited: a second renewal while one
+// is under way.
+
+struct ukshm_topic {
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  pthread_t thread;
+  int wake;                      // an eventfd: the thread shall look again
+  char *name;
+  ukshm_topic_options options;
+  ukshm_listener *listener;      // the thread closes it
+  uint32_t sequence, copied_max, message_max, waiting;
+  ukshm__outlet *outlets;
+  ukshm__queue kept;
+  ukshm__plot *plot, *retired;
+  uint32_t stalled;              // the length that did not fit; 0: everything did
+  int64_t deadline;              // when patience, or a renewal, is over
+  bool renewing, closed, over;
+};
+
+static void ukshm__poke(const ukshm_topic *t) { eventfd_write(t->wake, 1); }
+
+static void ukshm__disconnect(ukshm_topic *t, ukshm__outlet *o) {
+  char note[96];
+  if (o->state != UKSHM__ACTIVE) return;
+  snprintf(note, sizeof note, "{\"code\":\"ERR_UKSHM_TOO_SLOW\",\"sequence\":%u}", t->sequence);
+  ukshm__outlet_leave(o, note, UKSHM__NEVER);
+  ukshm__poke(t);
+}
+
+// Reads what all have released; whether anything was.
+static bool ukshm__collect_all(ukshm_topic *t) {
+  bool any = false;
+  for (ukshm__outlet *o = t->outlets; o != NULL; o = o->next) {
+    if (ukshm__refresh(o)) any = true;
+  }
+  return any;
+}
+
+static void ukshm__usable(ukshm_topic *t) {
+  t->stalled = 0;
+  t->deadline = UKSHM__NEVER;
+}
+
+// Memory for a message; NULL while there is no room.
+static ukshm__parcel *ukshm__topic_parcel(ukshm_topic *t, uint32_t length) {
+  if (t->renewing) return NULL;
+  ukshm__parcel *parcel = ukshm__parcel_new(t->plot, length);
+  if (parcel == NULL && ukshm__collect_all(t)) parcel = ukshm__parcel_new(t->plot, length);
+  if (parcel != NULL) {
+    if (t->stalled > 0) ukshm__usable(t);
+    return parcel;
+  }
+  bool before = t->stalled > 0;
+  if (length > t->stalled) t->stalled = length;
+  if (before) return NULL;
+  // From now on it counts who releases something.
+  for (ukshm__outlet *o = t->outlets; o != NULL; o = o->next) o->released_at_stall = o->released;
+  t->deadline = ukshm__deadline(t->options.patience_ms);
+  ukshm__poke(t);
+  return NULL;
+}
+
+static uint32_t ukshm__held(const ukshm__outlet *o, const ukshm__plot *plot) {
+  const ukshm__export *export = ukshm__berth(o, plot);
+  return export == NULL ? 0 : export->held;
+}
+
+static bool ukshm__holds_old(const ukshm_topic *t, const ukshm__outlet *o) {
+  for (const ukshm__plot *plot = t->retired; plot != NULL; plot = plot->next) {
+    if (ukshm__held(o, plot) > 0) return true;
+  }
+  return false;
+}
+
+// Whom to disconnect when nothing fits: who released nothing; else who holds old memory, too; else
+// who holds most. False: nobody holds anything.
+static bool ukshm__expel(ukshm_topic *t) {
+  ukshm__outlet *most = NULL;
+  bool any = false;
+  for (ukshm__outlet *o = t->outlets; o != NULL; o = o->next) {
+    uint32_t held = ukshm__held(o, t->plot);
+    if (held > 0 && (most == NULL || held > ukshm__held(most, t->plot))) most = o;
+  }
+  if (most == NULL) return false;
+  for (ukshm__outlet *o = t->outlets; o != NULL; o = o->next) {
+    bool idle = ukshm__held(o, t->plot) > 0 && o->released == o->released_at_stall;
+    if (!idle && !ukshm__holds_old(t, o)) continue;
+    any = true;
+    ukshm__disconnect(t, o);
+    o->state = UKSHM__GONE;
+  }
+  if (!any) {
+    ukshm__disconnect(t, most);
+    most->state = UKSHM__GONE;
+  }
+  return true;
+}
+
+// Goes on in a fresh plot. False: it need not, or cannot.
+static bool ukshm__renew(ukshm_topic *t) {
+  ukshm__plot *fresh = ukshm__plot_new(t->listener, t->options.arena_bytes);
+  if (fresh == NULL) return false;
+  // The program's own loans may be all that is in the way: then it is they that are waited for.
+  if (!ukshm__expel(t)) {
+    ukshm__plot_free(fresh);
+    return false;
+  }
+  ukshm__plot *old = t->plot;
+  t->plot = fresh;
+  old->next = t->retired;
+  t->retired = old;
+  if (t->options.keep > 0) ukshm__queue_move(&t->kept, old, fresh);
+  for (ukshm__outlet *o = t->outlets; o != NULL; o = o->next) {
+    if (o->state == UKSHM__ACTIVE) ukshm__enter_plot(o, fresh, t->listener);
+  }
+  t->renewing = true;
+  t->deadline = ukshm__deadline(UKSHM__ENTER_MS);
+  return true;
+}
+
+// Plots of which nothing is held any more go.
+static void ukshm__retire(ukshm_topic *t) {
+  for (ukshm__plot **link = &t->retired, *plot; (plot = *link) != NULL;) {
+    if (plot->parcels > 0) {
+      link = &plot->next;
+      continue;
+    }
+    *link = plot->next;
+    for (ukshm__outlet *o = t->outlets; o != NULL; o = o->next) ukshm__forget_plot(o, plot);
+    ukshm__plot_free(plot);
+  }
+}
+
+// What the thread does for the memory.
+static void ukshm__attend_memory(ukshm_topic *t) {
+  ukshm__retire(t);
+  bool due = ukshm__now_ms() >= t->deadline;
+  if (t->renewing) {
+    bool all = true;
+    for (ukshm__outlet *o = t->outlets; o != NULL; o = o->next) {
+      const ukshm__export *export = ukshm__berth(o, t->plot);
+      if (o->state == UKSHM__ACTIVE && (export == NULL || export->state == UKSHM__ASKED)) {
+        all = false;
+      }
+    }
+    if (!all && !due) return;
+    t->renewing = false;
+  } else if (due) {
+    ukshm__collect_all(t);
+    ukshm__parcel *parcel = ukshm__parcel_new(t->plot, t->stalled);
+    if (parcel == NULL && t->listener != NULL && ukshm__renew(t)) return;
+    if (parcel != NULL) ukshm__parcel_drop(parcel);
+  } else {
+    return;
+  }
+  ukshm__usable(t);
+  pthread_cond_broadcast(&t->changed);
+}
+
+// What a connector asks of the topic: 0, and the outlet knows its wishes; 1: it broke the protocol;
+// or a negative result: what it is told instead.
+static int ukshm__wishes(const ukshm_topic *t, ukshm__outlet *o, uint32_t type,
+                         const uint8_t *bytes, size_t length, ukshm_error *error) {
+  ukshm__note note;
+  char text[UKSHM__NOTE_BYTES + 1];
+  if (type != UKSHM__JOIN || !ukshm__note_read(&note, bytes, length)) return 1;
+  // Where folders are mounted elsewhere, the last part of a path is the same.
+  bool named = ukshm__note_string(&note, "topic", text);
+  const char *asked = strrchr(text, '/'), *ours = strrchr(t->name, '/');
+  if (!named || strcmp(asked == NULL ? text : asked + 1, ours == NULL ? t->name : ours + 1) != 0) {
+    return ukshm__fail(error, UKSHM_NOT_OFFERED, "no such topic here; this is '%s': subscribe to "
+                       "it by that name", t->name);
+  }
+  o->slow = UKSHM_DROP_OLDEST;
+  if (ukshm__note_find(&note, "slow") != NULL) {
+    o->slow = -1;
+    for (int i = 0; i < 4 && ukshm__note_string(&note, "slow", text); i++) {
+      if (strcmp(text, ukshm__policies[i]) == 0) o->slow = i;
+    }
+  }
+  int64_t depth = ukshm__note_find(&note, "depth") == NULL ? 256
+                                                           : ukshm__note_number(&note, "depth");
+  if (o->slow < 0 || depth < 1 || depth > UKSHM__SLOTS) {
+    return ukshm__fail(error, UKSHM_INVALID_ARGUMENT, "expected one of four policies as 'slow', "
+                       "and 1 to 4096 as 'depth'");
+  }
+  o->depth = (uint32_t)depth;
+  if (o->slow != UKSHM_BLOCK || t->options.may_block) return 0;
+  return ukshm__fail(error, UKSHM_MAY_NOT_BLOCK, "a subscriber with slow 'block' could stop this "
+                     "topic for all: its publisher must allow that, or choose another 'slow'");
+}
+
+static void ukshm__refuse_subscriber(ukshm__outlet *o, const ukshm_error *error) {
+  char note[480];
+  snprintf(note, sizeof note, "{\"code\":\"%s\",\"message\":\"", error->code);
+  ukshm__note_put(note, sizeof note - 4, error->message);
+  strcat(note, "\"}");
+  ukshm__outlet_leave(o, note, ukshm__deadline(UKSHM__LINGER_MS));
+}
+
+// Joining: its request.
+static void ukshm__hear_request(ukshm_topic *t, ukshm__outlet *o) {
+  ukshm_message request;
+  ukshm_error error;
+  int result = ukshm_receive(o->channel, &request, 0, &error);
+  if (result == UKSHM_TIMEOUT && ukshm__now_ms() < o->deadline) return;
+  o->state = UKSHM__GONE;
+  if (result < 0) return;
+  result = ukshm__wishes(t, o, request.kind | request.type, request.bytes, request.length, &error);
+  request.request = false;
+  ukshm_release(&request);
+  if (result == 1) ukshm__misbehaves(o->channel, "its request is none", NULL);
+  else if (result < 0) ukshm__refuse_subscriber(o, &error);
+  if (result != 0 || !ukshm__queue_start(&o->queue, o->depth)) return;
+  o->ends = calloc(o->depth, sizeof *o->ends);
+  o->deadline = ukshm__deadline(UKSHM__JOIN_MS);
+  if (o->ends != NULL && ukshm__enter_plot(o, t->plot, t->listener)) o->state = UKSHM__ENTERING;
+}
+
+// It has mapped the plot: what is published next is the first that it is sent, behind what is kept.
+static void ukshm__activate(ukshm_topic *t, ukshm__outlet *o) {
+  char note[64];
+  uint32_t kept = t->kept.count < o->depth ? t->kept.count : o->depth;
+  snprintf(note, sizeof note, "{\"sequence\":%u,\"kept\":%u}", t->sequence, kept);
+  o->state = UKSHM__ACTIVE;
+  ukshm_try_send(o->channel, note, strlen(note), UKSHM__JOIN, 0, true, NULL);
+  for (uint32_t i = t->kept.count - kept; i < t->kept.count; i++) {
+    ukshm__parcel *parcel = ukshm__queue_at(&t->kept, i);
+    if (!ukshm__offer(o, parcel)) ukshm__late(o, parcel);
+  }
+}
+
+// Entering: waits until it has mapped the plot that is in use then.
+static void ukshm__lodge(ukshm_topic *t, ukshm__outlet *o) {
+  ukshm_error error;
+  ukshm__export *export = ukshm__berth(o, t->plot);
+  if (export == NULL) {
+    // The one that it was to map is in use no more.
+    for (const ukshm__plot *plot = t->retired; plot != NULL; plot = plot->next) {
+      ukshm__forget_plot(o, plot);
+    }
+    if (!ukshm__enter_plot(o, t->plot, t->listener)) o->state = UKSHM__GONE;
+  } else if (export->state == UKSHM__MAPPED) {
+    ukshm__activate(t, o);
+  } else if (export->state == UKSHM__REFUSED) {
+    ukshm__fail(&error, UKSHM_CANNOT_FORWARD, "the memory was not mapped");
+    ukshm__refuse_subscriber(o, &error);
+  } else if (ukshm__now_ms() >= o->deadline) {
+    ukshm__fail(&error, UKSHM_TIMEOUT, "the memory was not mapped in 5 s");
+    ukshm__refuse_subscriber(o, &error);
+  }
+}
+
+// Goes on with one subscriber.
+static void ukshm__attend_outlet(ukshm_topic *t, ukshm__outlet *o) {
+  if (o->ready || o->state != UKSHM__ACTIVE) ukshm__turn(o->channel, true);
+  o->ready = false;
+  bool joins = o->state == UKSHM__JOINING || o->state == UKSHM__ENTERING;
+  if ((t->closed && joins) || ukshm__outlet_over(o)) o->state = UKSHM__GONE;
+  ukshm__refresh(o);
+  if (o->state == UKSHM__JOINING) {
+    ukshm__hear_request(t, o);
+  } else if (o->state == UKSHM__ENTERING) {
+    ukshm__lodge(t, o);
+  } else if (o->state == UKSHM__ACTIVE) {
+    const ukshm__export *export = ukshm__berth(o, t->plot);
+    bool flushed = ukshm__flush_queue(o);
+    if (export != NULL && export->state == UKSHM__REFUSED) {
+      ukshm__disconnect(t, o);   // it did not map the fresh plot
+    } else if (flushed && t->closed) {
+      char note[64];
+      snprintf(note, sizeof note, "{\"sequence\":%u}", t->sequence);
+      ukshm__outlet_leave(o, note, UKSHM__NEVER);
+    }
+  }
+  if (o->state == UKSHM__LEAVING && (ukshm__all_read(o->channel) || ukshm__outlet_over(o) ||
+                                     ukshm__now_ms() >= o->deadline)) {
+    o->state = UKSHM__GONE;
+  }
+}
+
+static void ukshm__admit_subscribers(ukshm_topic *t) {
+  ukshm_channel *c;
+  while ((c = ukshm_accept(t->listener, 0, NULL)) != NULL) {
+    ukshm__outlet *o = calloc(1, sizeof *o);
+    if (o == NULL) {
+      ukshm_close(c, 0, NULL);
+      continue;
+    }
+    *o = (ukshm__outlet){.next = t->outlets, .channel = c, .depth = 1,
+                         .deadline = ukshm__deadline(UKSHM__JOIN_MS)};
+    t->outlets = o;
+  }
+}
+
+// What the thread does whenever there are news. Returns when it must look again.
+static int64_t ukshm__topic_round(ukshm_topic *t) {
+  bool changed = t->listener != NULL && t->closed;
+  if (changed) {
+    ukshm_listener_close(t->listener);
+    t->listener = NULL;
+  }
+  if (t->listener != NULL) ukshm__admit_subscribers(t);
+  int64_t first = UKSHM__NEVER;
+  for (ukshm__outlet *o = t->outlets; o != NULL; o = o->next) {
+    uint32_t before = o->released;
+    ukshm__attend_outlet(t, o);
+    if (o->released != before) changed = true;
+  }
+  ukshm__attend_memory(t);
+  for (ukshm__outlet **link = &t->outlets, *o; (o = *link) != NULL;) {
+    if (o->state == UKSHM__GONE) {
+      *link = o->next;
+      ukshm__outlet_free(o);
+      changed = true;
+      continue;
+    }
+    if (o->state != UKSHM__ACTIVE && o->deadline < first) first = o->deadline;
+    link = &o->next;
+  }
+  if (changed) ukshm__retire(t);
+  if (changed) pthread_cond_broadcast(&t->changed);
+  return t->deadline < first ? t->deadline : first;
+}
+
+// Announces to those who can change what is waited for that we sleep. False: there is news.
+static bool ukshm__topic_asleep(const ukshm_topic *t) {
+  for (ukshm__outlet *o = t->outlets; o != NULL; o = o->next) {
+    ukshm_channel *c = o->channel;
+    bool joins = o->state == UKSHM__JOINING;
+    bool wanted = t->waiting > 0 || t->stalled > 0 || o->queue.count > 0 || t->retired != NULL;
+    if (o->state == UKSHM__ACTIVE && !wanted) continue;
+    if (joins) ukshm__announce(c, &c->asleep_records, UKSHM__ASLEEP_RECORDS, true);
+    else ukshm__announce(c, &c->asleep_space, UKSHM__ASLEEP_SPACE, true);
+    if (ukshm__news(c, joins ? UKSHM_MESSAGES : UKSHM_SPACE)) return false;
+  }
+  return true;
+}
+
+static void *ukshm__topic_run(void *argument) {
+  ukshm_topic *t = argument;
+  struct pollfd *fds = NULL;
+  size_t room = 0;
+  pthread_mutex_lock(&t->lock);
+  while (!t->over) {
+    int64_t first = ukshm__topic_round(t);
+    size_t count = 2;
+    for (ukshm__outlet *o = t->outlets; o != NULL; o = o->next) count++;
+    if (count > room) {
+      struct pollfd *more = realloc(fds, (count + 16) * sizeof *fds);
+      if (more != NULL) {
+        fds = more;
+        room = count + 16;
+      } else {
+        count = room;
+      }
+    }
+    if (count >= 2) {
+      fds[0] = (struct pollfd){.fd = t->wake, .events = POLLIN};
+      fds[1] = (struct pollfd){.fd = t->listener == NULL ? -1 : ukshm_listener_fd(t->listener),
+                               .events = POLLIN};
+    }
+    size_t at = 2;
+    for (ukshm__outlet *o = t->outlets; o != NULL && at < count; o = o->next) {
+      fds[at++] = (struct pollfd){.fd = o->channel->poll_fd, .events = POLLIN};
+    }
+    bool asleep = ukshm__topic_asleep(t);
+    ukshm__outlet *newest = t->outlets;
+    pthread_mutex_unlock(&t->lock);
+    poll(fds, count, asleep ? ukshm__left_ms(first) : 0);
+    pthread_mutex_lock(&t->lock);
+    eventfd_t rings;
+    if (count >= 2 && fds[0].revents != 0) eventfd_read(t->wake, &rings);
+    // Only this thread adds and removes some: they are the same.
+    at = 2;
+    for (ukshm__outlet *o = newest; o != NULL; o = o->next) {
+      ukshm__awake(o->channel);
+      o->ready = at >= count || fds[at].revents != 0;
+      at++;
+    }
+  }
+  pthread_mutex_unlock(&t->lock);
+  free(fds);
+  return NULL;
+}
+
+static void ukshm__topic_free(ukshm_topic *t) {
+  ukshm_listener_close(t->listener);
+  for (ukshm__outlet *o = t->outlets, *next; o != NULL; o = next) {
+    next = o->next;
+    ukshm__outlet_free(o);
+  }
+  ukshm__queue_clear(&t->kept);
+  free(t->kept.parcels);
+  ukshm__plot_free(t->plot);
+  for (ukshm__plot *plot = t->retired, *next; plot != NULL; plot = next) {
+    next = plot->next;
+    ukshm__plot_free(plot);
+  }
+  ukshm__close_fd(&t->wake);
+  pthread_cond_destroy(&t->changed);
+  pthread_mutex_destroy(&t->lock);
+  free(t->name);
+  free(t);
+}
+
+static int ukshm__topic_start(ukshm_topic *t, const char *name, ukshm_error *error) {
+  ukshm_topic_options *o = &t->options;
+  if (o->arena_bytes == 0) o->arena_bytes = 16 << 20;
+  if (o->ring_bytes == 0) o->ring_bytes = 256 << 10;
+  if (o->subscribers_max == 0) o->subscribers_max = 1024;
+  if (o->patience_ms <= 0) o->patience_ms = 200;
+  ukshm__sizes sizes;
+  if (!ukshm__layout(&sizes, o->ring_bytes, o->arena_bytes) || o->keep > UKSHM__SLOTS) {
+    return ukshm__fail(error, UKSHM_INVALID_ARGUMENT, "ring_bytes is %u, arena_bytes %u, keep %u; "
+                       "expected a power of two from 4096, a multiple of 65536, up to 4096",
+                       o->ring_bytes, o->arena_bytes, o->keep);
+  }
+  ukshm__layout(&sizes, o->ring_bytes, 0);
+  uint32_t eighth = o->ring_bytes / 8, quarter = o->arena_bytes / 4;
+  t->sequence = o->first_sequence;
+  t->copied_max = eighth < UKSHM__COPIED_MAX ? eighth : UKSHM__COPIED_MAX;
+  t->message_max = quarter > t->copied_max ? quarter : t->copied_max;
+  ukshm_listen_options listening = {
+      .ring_bytes = o->ring_bytes, .arena_bytes = UKSHM_NO_ARENA, .arena_bytes_max = UKSHM_NO_ARENA,
+      .channels_max = o->subscribers_max, .uids = o->uids, .uid_count = o->uid_count,
+      .user_bytes_max = 2 * (uint64_t)o->subscribers_max * sizes.total};
+  t->listener = ukshm_listen(name, &listening, error);
+  if (t->listener == NULL) return -1;
+  t->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  t->plot = ukshm__plot_new(t->listener, o->arena_bytes);
+  t->name = strdup(name);
+  if (t->wake < 0 || t->plot == NULL || t->name == NULL ||
+      !ukshm__queue_start(&t->kept, o->keep)) {
+    return ukshm__fail(error, UKSHM_NO_MEMORY, "no memory, or no descriptors, for a topic");
+  }
+  errno = ukshm__thread(ukshm__topic_run, t, &t->thread);
+  return errno == 0 ? 0 : ukshm__fail_call(error, "pthread_create");
+}
+
+ukshm_topic *ukshm_topic_open(const char *name, const ukshm_topic_options *options,
+                              ukshm_error *error) {
+  ukshm_topic *t = calloc(1, sizeof *t);
+  if (t == NULL) {
+    ukshm__fail(error, UKSHM_NO_MEMORY, "no memory for a topic");
+    return NULL;
+  }
+  if (options != NULL) t->options = *options;
+  t->wake = -1;
+  t->deadline = UKSHM__NEVER;
+  pthread_mutex_init(&t->lock, NULL);
+  pthread_condattr_t clock;
+  pthread_condattr_init(&clock);
+  pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+  pthread_cond_init(&t->changed, &clock);
+  pthread_condattr_destroy(&clock);
+  if (ukshm__topic_start(t, name, error) == 0) return t;
+  ukshm__topic_free(t);
+  return NULL;
+}
+
+// Waits, with the lock, until something has changed. False: the time is over.
+static bool ukshm__await_change(ukshm_topic *t, int64_t deadline) {
+  if (deadline == UKSHM__NEVER) return pthread_cond_wait(&t->changed, &t->lock) == 0;
+  struct timespec end = {.tv_sec = (time_t)(deadline / 1000),
+                         .tv_nsec = (long)(deadline % 1000) * 1000000};
+  return pthread_cond_timedwait(&t->changed, &t->lock, &end) == 0;
+}
+
+// Whether nobody blocks a message.
+static bool ukshm__can_take(const ukshm_topic *t, ukshm__parcel *parcel) {
+  for (ukshm__outlet *o = t->outlets; o != NULL; o = o->next) {
+    if (o->state != UKSHM__ACTIVE || o->slow != UKSHM_BLOCK || ukshm__outlet_over(o)) continue;
+    if (ukshm__flush_queue(o) && ukshm__finds_room(o, parcel)) continue;
+    if (!ukshm__outlet_over(o)) return false;
+  }
+  return true;
+}
+
+static void ukshm__send_to_all(ukshm_topic *t, ukshm__parcel *parcel) {
+  parcel->sequence = t->sequence++;
+  if (t->options.keep > 0) ukshm__queue_push(&t->kept, parcel, t->plot->granules / 4);
+  for (ukshm__outlet *o = t->outlets; o != NULL; o = o->next) {
+    if (o->state != UKSHM__ACTIVE) continue;
+    if (!ukshm__offer(o, parcel)) {
+      if (o->slow == UKSHM_DISCONNECT) {
+        ukshm__disconnect(t, o);
+      } else if (o->slow == UKSHM_DROP_NEWEST) {
+        o->dropped++;
+      } else {
+        ukshm__late(o, parcel);
+        ukshm__poke(t);   // the thread sends it when there is room
+      }
+    }
+    if (o->channel->ended) ukshm__poke(t);
+  }
+}
+
+// One try, with the lock. 1: published; 0: must wait.
+static int ukshm__try_publish(ukshm_topic *t, const uint8_t *bytes, uint32_t length) {
+  if (length <= t->copied_max) {
+    ukshm__parcel parcel = {.bytes = (uint8_t *)(uintptr_t)bytes, .length = length};
+    if (!ukshm__can_take(t, &parcel)) return 0;
+    ukshm__send_to_all(t, &parcel);
+    return 1;
+  }
+  ukshm__parcel *parcel = ukshm__topic_parcel(t, length);
+  if (parcel == NULL) return 0;
+  bool free_to_go = ukshm__can_take(t, parcel);
+  if (free_to_go) {
+    memcpy(parcel->bytes, bytes, length);
+    ukshm__send_to_all(t, parcel);
+  }
+  ukshm__parcel_drop(parcel);
+  return free_to_go;
+}
+
+static int ukshm__check_length(const ukshm_topic *t, size_t length, ukshm_error *error) {
+  if (length <= t->message_max) return 0;
+  return ukshm__fail(error, UKSHM_MESSAGE_TOO_LONG, "%zu bytes; the topic '%s' takes up to %u, a "
+                     "quarter of arena_bytes: ask for more in ukshm_topic_open", length, t->name,
+                     t->message_max);
+}
+
+typedef int (*ukshm__attempt)(ukshm_topic *t, ukshm_publication *p);
+
+// Tries until the attempt answers something else than 0, whenever something has changed.
+static int ukshm__when(ukshm_topic *t, ukshm__attempt attempt, ukshm_publication *p, int timeout_ms,
+                       ukshm_error *error) {
+  pthread_mutex_lock(&t->lock);
+  int result = attempt(t, p);
+  if (result == 0 && timeout_ms != 0) {
+    int64_t deadline = ukshm__deadline(timeout_ms);
+    bool in_time = true;
+    t->waiting++;
+    // Whoever can change something must know that somebody waits: the thread tells them.
+    ukshm__poke(t);
+    while (result == 0 && in_time) {
+      in_time = ukshm__await_change(t, deadline);
+      result = attempt(t, p);
+    }
+    t->waiting--;
+  }
+  pthread_mutex_unlock(&t->lock);
+  return result == 0 ? ukshm__timeout(error) : 0;
+}
+
+static int ukshm__attempt_copy(ukshm_topic *t, ukshm_publication *p) {
+  return ukshm__try_publish(t, p->bytes, (uint32_t)p->length);
+}
+
+int ukshm_topic_publish(ukshm_topic *t, const void *bytes, size_t length, int timeout_ms,
+                        ukshm_error *error) {
+  int result = ukshm__check_length(t, length, error);
+  if (result < 0) return result;
+  ukshm_publication p = {.bytes = (uint8_t *)(uintptr_t)bytes, .length = length};
+  return ukshm__when(t, ukshm__attempt_copy, &p, timeout_ms, error);
+}
+
+static int ukshm__attempt_lend(ukshm_topic *t, ukshm_publication *p) {
+  p->parcel = ukshm__topic_parcel(t, (uint32_t)p->length);
+  if (p->parcel == NULL) return 0;
+  p->bytes = p->parcel->bytes;
+  p->topic = t;
+  return 1;
+}
+
+int ukshm_topic_lend(ukshm_topic *t, size_t length, ukshm_publication *p, int timeout_ms,
+                     ukshm_error *error) {
+  *p = (ukshm_publication){.length = length, .room = length};
+  int result = ukshm__check_length(t, length, error);
+  if (result < 0) return result;
+  if (length > t->copied_max) return ukshm__when(t, ukshm__attempt_lend, p, timeout_ms, error);
+  // It is copied to each subscriber anyway.
+  p->bytes = malloc(length + 1);
+  if (p->bytes == NULL) return ukshm__fail(error, UKSHM_NO_MEMORY, "no memory for a message");
+  p->topic = t;
+  return 0;
+}
+
+// With the lock: the memory of a loan that ends.
+static void ukshm__end_publication(ukshm_publication *p) {
+  if (p->parcel == NULL) free(p->bytes);
+  else ukshm__parcel_drop(p->parcel);
+  p->topic = NULL;
+}
+
+static int ukshm__attempt_loan(ukshm_topic *t, ukshm_publication *p) {
+  int result = 1;
+  if (p->parcel != NULL && p->parcel->plot == t->plot) {
+    p->parcel->length = (uint32_t)p->length;
+    result = ukshm__can_take(t, p->parcel);
+    if (result == 1) ukshm__send_to_all(t, p->parcel);
+  } else {
+    // Small, or the memory was renewed meanwhile, and not everybody has the old one.
+    result = ukshm__try_publish(t, p->bytes, (uint32_t)p->length);
+  }
+  if (result == 1) ukshm__end_publication(p);
+  return result;
+}
+
+int ukshm_topic_send(ukshm_publication *p, int timeout_ms, ukshm_error *error) {
+  if (p->topic == NULL) {
+    return ukshm__fail(error, UKSHM_LOAN_USED, "this loan was published or discarded before");
+  }
+  if (p->length > p->room) {
+    return ukshm__fail(error, UKSHM_INVALID_ARGUMENT, "the length is %zu; %zu bytes were lent",
+                       p->length, p->room);
+  }
+  return ukshm__when(p->topic, ukshm__attempt_loan, p, timeout_ms, error);
+}
+
+void ukshm_topic_discard(ukshm_publication *p) {
+  ukshm_topic *t = p->topic;
+  if (t == NULL) return;
+  pthread_mutex_lock(&t->lock);
+  ukshm__end_publication(p);
+  pthread_cond_broadcast(&t->changed);
+  pthread_mutex_unlock(&t->lock);
+}
+
+void ukshm_topic_numbers(ukshm_topic *t, ukshm_topic_stats *stats) {
+  pthread_mutex_lock(&t->lock);
+  ukshm__collect_all(t);
+  uint64_t bytes = t->plot->base->own_bytes;
+  *stats = (ukshm_topic_stats){
+      .sequence = t->sequence, .kept = t->kept.count, .message_bytes_max = t->message_max,
+      .shared_bytes = bytes,
+      .free_bytes = (uint64_t)ukshm__plot_free_granules(t->plot) * UKSHM__GRANULE};
+  for (const ukshm__plot *plot = t->retired; plot != NULL; plot = plot->next) {
+    stats->shared_bytes += bytes;
+  }
+  for (const ukshm__outlet *o = t->outlets; o != NULL; o = o->next) {
+    if (o->state == UKSHM__ACTIVE) stats->subscribers++;
+  }
+  pthread_mutex_unlock(&t->lock);
+}
+
+size_t ukshm_topic_subscribers(ukshm_topic *t, ukshm_subscriber_stats *stats, size_t room) {
+  size_t count = 0;
+  pthread_mutex_lock(&t->lock);
+  ukshm__collect_all(t);
+  for (const ukshm__outlet *o = t->outlets; o != NULL; o = o->next) {
+    if (o->state != UKSHM__ACTIVE || count++ >= room) continue;
+    stats[count - 1] = (ukshm_subscriber_stats){
+        .pid = o->channel->peer_pid, .uid = o->channel->peer_uid, .slow = o->slow,
+        .depth = o->depth, .outstanding = o->channel->end.leases_out + o->ends_count,
+        .queued = o->queue.count, .sent = o->sent, .dropped = o->dropped};
+  }
+  pthread_mutex_unlock(&t->lock);
+  return count;
+}
+
+int ukshm_topic_close(ukshm_topic *t, int timeout_ms, ukshm_error *error) {
+  if (t == NULL) return 0;
+  int64_t deadline = ukshm__deadline(timeout_ms);
+  pthread_mutex_lock(&t->lock);
+  t->closed = true;
+  ukshm__queue_clear(&t->kept);
+  ukshm__poke(t);
+  // The listener last admitted somebody before it was closed.
+  bool in_time = true;
+  while ((t->outlets != NULL || t->listener != NULL) && in_time) {
+    in_time = ukshm__await_change(t, deadline);
+  }
+  int result = t->outlets == NULL ? 0 : ukshm__timeout(error);
+  t->over = true;
+  ukshm__poke(t);
+  pthread_mutex_unlock(&t->lock);
+  pthread_join(t->thread, NULL);
+  ukshm__topic_free(t);
+  return result;
 }
 
 // ---- For one's own poll loop; numbers -----------------------------------------------------------

@@ -14,7 +14,10 @@ from ukshm._format import (
     layout_of,
     valid_ack,
 )
+from ukshm._forward import Region
 from ukshm._frames import Drop, FrameParser, Import, Imported
+from ukshm._joining import TYPE_JOIN, Numbers, decode_request
+from ukshm._meeting import Origin
 from ukshm._memory import Outbox
 from ukshm._message import Received
 from ukshm._reader import Reader
@@ -55,7 +58,7 @@ def expand(text: str) -> bytes:
 
 def _expand_expected(kind: str, text: str) -> str:
     """Writes out the repeated segments, so that texts can be compared."""
-    if kind == 'reader':
+    if kind in ('reader', 'shared'):
         # TYPE/ID/HEX: hex without a segment's dot or repetition is left as it is.
         items = [item.split('/') for item in text.split(',')]
         return ','.join('/'.join([*item[:2], *map(_plain, item[2:])]) for item in items)
@@ -149,10 +152,22 @@ class _Owner:
 
 
 def _reader(fields: list[str]) -> str:
-    memory, layout = _memory(*fields)
+    return _read_all(*_memory(*fields), {})
+
+
+def _shared(fields: list[str]) -> str:
+    ring, arena, shared, patches, others = fields
+    memory, layout = _memory('4096', shared, others)
+    origin = Origin(bytes(8), 0, b'')
+    region = Region(1, Outbox(memoryview(memory), layout), origin)
+    return _read_all(*_memory(ring, arena, patches), {1: region})
+
+
+def _read_all(memory: bytearray, layout: Layout, regions: dict[int, Region]) -> str:
     own = Outbox(memoryview(bytearray(layout.end)), layout)
     owner = _Owner()
     reader = owner.reader = Reader(Outbox(memoryview(memory), layout), own, Received)
+    reader.regions.update(regions)
     items = []
     try:
         message = reader.pop(owner)
@@ -192,6 +207,35 @@ def _writer(fields: list[str]) -> str:
     return f'used={writer.used_bytes},leased={writer.leased}'
 
 
+def _request(fields: list[str]) -> str:
+    name, block, type, digits = fields
+    try:
+        wishes = decode_request(int(type), expand(digits), name, block == '1')
+    except PeerMisbehaved:
+        return 'broken'
+    except UkshmError as error:
+        return f'refused:{error.code}'
+    return f'ok:slow={wishes.slow},depth={wishes.depth}'
+
+
+def _answer(fields: list[str]) -> str:
+    try:
+        numbers = Numbers('vectors', int(fields[0]), expand(fields[1]))
+    except UkshmError as error:
+        return f'error:{error.code}'
+    return f'ok:number={numbers.next},kept={numbers.kept}'
+
+
+def _word(fields: list[str]) -> str:
+    numbers = Numbers('vectors', TYPE_JOIN, b'{"sequence":5,"kept":0}')
+    try:
+        numbers.last_word(int(fields[0]), expand(fields[1]))
+    except PeerMisbehaved:
+        return 'broken'
+    code = 'none' if numbers.end is None else numbers.end.code
+    return f'ok:missed={numbers.missed},code={code}'
+
+
 _KINDS: dict[str, Callable[[list[str]], str]] = {
     'hello': _hello,
     'welcome': _welcome,
@@ -199,4 +243,8 @@ _KINDS: dict[str, Callable[[list[str]], str]] = {
     'frames': _frames,
     'reader': _reader,
     'writer': _writer,
+    'shared': _shared,
+    'request': _request,
+    'answer': _answer,
+    'word': _word,
 }

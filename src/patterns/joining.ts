@@ -73,9 +73,11 @@ export async function join(name: string, request: Note, options: JoinOptions): P
   try {
     await channel.send(encodeNote(request), { type: TYPE_JOIN, signal });
     const answer = await firstMessage(channel, timeoutMs, signal);
-    if (answer.type === TYPE_JOIN) return { channel, answer };
-    if (answer.type !== TYPE_END)
-      throw misbehaves(channel, `a first message of type ${answer.type}`);
+    const { type, isRequest } = answer;
+    if (type === TYPE_JOIN && !isRequest) return { channel, answer };
+    if (type !== TYPE_END || isRequest) {
+      throw misbehaves(channel, isRequest ? 'a request' : `a first message of type ${type}`);
+    }
     const error = endError(channel, readNote(channel, answer));
     throw error ?? peerClosed(channel.peer, name);
   } catch (error) {
@@ -85,7 +87,7 @@ export async function join(name: string, request: Note, options: JoinOptions): P
 }
 
 /** The peer's first message. @throws UkshmError `ERR_UKSHM_TIMEOUT`; as `Channel.readable`. */
-export async function firstMessage(
+async function firstMessage(
   channel: Channel,
   timeoutMs: number,
   signal?: AbortSignal,
@@ -111,12 +113,20 @@ export async function firstMessage(
   }
 }
 
+/** What one who joins asks for: its first message. @throws as `firstMessage`, `readNote`. */
+export async function readWish(channel: Channel): Promise<Note> {
+  const message = await firstMessage(channel, MEETING_TIMEOUT_MS);
+  if (message.type === TYPE_JOIN && !message.isRequest) return readNote(channel, message);
+  message.release();
+  throw misbehaves(channel, `a first message of type ${message.type}`);
+}
+
 /** Reads a JSON object out of a message and releases it; anything else ends the channel. */
 export function readNote(channel: Channel, message: Message): Note {
   try {
     if (message.lengthBytes <= NOTE_BYTES_MAX) {
       const note = message.json();
-      if (typeof note === 'object' && note !== null) return note as Note;
+      if (typeof note === 'object' && note !== null && !Array.isArray(note)) return note as Note;
     }
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;

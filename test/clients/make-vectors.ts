@@ -6,6 +6,8 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { ROOT } from '../house/root.js';
+import { topicVectors } from './topic-vectors.js';
+import { ascii, block, type Patch, patches, record, toHex, words } from './vector-bytes.js';
 
 export const VECTORS_FILE: string = join(ROOT, 'clients', 'vectors', 'vectors.txt');
 
@@ -27,50 +29,17 @@ const HEAD = `# Test vectors of ukshm's format (docs/FORMAT.md), read by every c
 #                               a fresh side sends messages of these lengths, then the PATCHES are
 #                               made in the peer's outbox, and it collects what was released:
 #                               used=BYTES,leased=COUNT or broken
+# shared NAME RING ARENA SHARED PATCHES OTHERS EXPECT
+#                               as reader; it has mapped a shared region with an arena of SHARED
+#                               bytes as number 1, in which OTHERS were made
+# request NAME TOPIC BLOCK TYPE HEX EXPECT
+#                               what the publisher of TOPIC (BLOCK 1: who may block) makes of a
+#                               connector's first message: ok:slow=…,depth=…; refused:CODE; broken
+# answer NAME TYPE HEX EXPECT   what a subscriber makes of its publisher's first message:
+#                               ok:number=…,kept=…; error:CODE
+# word NAME TYPE HEX EXPECT     what a subscriber to whom number 5 comes next makes of a message
+#                               that is not one of the topic: ok:missed=…,code=…; broken
 `;
-
-/** Bytes as the file has them: runs of eight and more equal bytes are counted. */
-export function toHex(bytes: Uint8Array): string {
-  if (bytes.length === 0) return '-';
-  const segments: string[] = [];
-  let plain = '';
-  for (let at = 0; at < bytes.length; ) {
-    const byte = (bytes[at] as number).toString(16).padStart(2, '0');
-    let end = at + 1;
-    while (end < bytes.length && bytes[end] === bytes[at]) end++;
-    if (end - at < 8) {
-      plain += byte.repeat(end - at);
-    } else {
-      if (plain !== '') segments.push(plain);
-      plain = '';
-      segments.push(`${byte}x${end - at}`);
-    }
-    at = end;
-  }
-  if (plain !== '') segments.push(plain);
-  return segments.join('.');
-}
-
-/** u32 words, little-endian. */
-function words(...values: number[]): Uint8Array {
-  const bytes = new Uint8Array(values.length * 4);
-  const view = new DataView(bytes.buffer);
-  values.forEach((value, i) => {
-    view.setUint32(i * 4, value, true);
-  });
-  return bytes;
-}
-
-/** `parts` one behind the other, filled up with zeros. */
-function block(lengthBytes: number, ...parts: Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(lengthBytes);
-  bytes.set(Buffer.concat(parts));
-  return bytes;
-}
-
-function ascii(text: string): Uint8Array {
-  return Buffer.from(text, 'latin1');
-}
 
 const NEVER = 0xffffffff;
 const TOKEN = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8);
@@ -197,23 +166,6 @@ const RELEASES = 4096 + 4096;
 /** Where the arena of an outbox with a ring of 4096 bytes starts. */
 const ARENA_AT = 65536;
 
-/** A record, padded to 8 bytes. */
-function record(type: number, id: number, payload: Uint8Array, length = payload.length) {
-  const bytes = new Uint8Array(8 + ((payload.length + 7) & ~7));
-  const view = new DataView(bytes.buffer);
-  view.setUint16(0, length, true);
-  view.setUint16(2, type, true);
-  view.setUint32(4, id, true);
-  bytes.set(payload, 8);
-  return bytes;
-}
-
-type Patch = readonly [number, Uint8Array];
-
-function patches(list: readonly Patch[]): string {
-  return list.length === 0 ? '-' : list.map(([at, bytes]) => `${at}=${toHex(bytes)}`).join(';');
-}
-
 function readers(): string[] {
   const line = (name: string, expect: string, list: readonly Patch[]): string =>
     `reader ${name} ${RING} ${ARENA} ${patches(list)} ${expect}`;
@@ -335,7 +287,8 @@ function writers(): string[] {
 
 /** The whole file. */
 export function makeVectors(): string {
-  const lines = [hellos(), welcomes(), acks(), frames(), readers(), writers()].flat();
+  const channels = [hellos(), welcomes(), acks(), frames(), readers(), writers()].flat();
+  const lines = [...channels, ...topicVectors()];
   return `${HEAD}${lines.join('\n')}\n`;
 }
 

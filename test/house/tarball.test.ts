@@ -81,7 +81,7 @@ describe('the packed tarball', () => {
       /^dist\/src\/patterns\/child-process\/preload\.cjs$/,
       /^native\/([\w-]+\.[ch]|cc-flags|include\/[\w-]+\.h)$/,
       /^prebuilds\/linux-(x64|arm64)-glibc\/ukshm\.node$/,
-      /^clients\/c\/(ukshm\.h|example\.c|README\.md)$/,
+      /^clients\/c\/(ukshm\.h|example(_topic)?\.c|README\.md)$/,
       /^clients\/python\/(pyproject\.toml|README\.md|src\/ukshm\/(\w+\.py|py\.typed))$/,
       /^(docs\/FORMAT\.md|README\.md|CHANGELOG\.md|LICENSE|package\.json)$/,
     ];

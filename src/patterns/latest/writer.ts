@@ -19,8 +19,7 @@ import {
 import {
   endAtOnce,
   endIfLie,
-  firstMessage,
-  readNote,
+  readWish,
   refuse,
   TimeLimit,
   TYPE_DATA,
@@ -204,7 +203,7 @@ export class ValueWriter {
   async #admit(channel: Channel): Promise<void> {
     this.#joining.add(channel);
     try {
-      const { values } = readNote(channel, await firstMessage(channel, MEETING_TIMEOUT_MS));
+      const { values } = await readWish(channel);
       // Where folders are mounted elsewhere, the last part of a path is the same.
       if (typeof values !== 'string' || basename(values) !== basename(this.name)) {
         throw new UkshmError('ERR_UKSHM_NOT_OFFERED', `here are the values of '${this.name}' only`);

@@ -8,7 +8,7 @@ import { UkshmError } from '../../core/errors.js';
 import { INLINE_BYTES_MAX, outboxLayout } from '../../memory/outbox-layout.js';
 import { nextTurn } from '../../sys/clock.js';
 import type { Credentials } from '../../sys/socket.js';
-import { endAtOnce, firstMessage, type Note, readNote, refuse, TimeLimit } from '../joining.js';
+import { endAtOnce, type Note, readWish, refuse, TimeLimit } from '../joining.js';
 import {
   checkWishes,
   type SlowPolicy,
@@ -244,8 +244,7 @@ export class Roster {
 
   /** What a subscriber asks for. @throws what it is told instead. */
   async #wishesOf(channel: Channel): Promise<Wishes> {
-    const first = await firstMessage(channel, MEETING_TIMEOUT_MS);
-    const request = readNote(channel, first);
+    const request = await readWish(channel);
     const { topic } = request;
     // Where folders are mounted elsewhere, the last part of a path is the same.
     if (typeof topic !== 'string' || basename(topic) !== basename(this.name)) {

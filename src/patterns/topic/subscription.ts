@@ -169,7 +169,7 @@ export class Subscription implements AsyncIterable<TopicMessage> {
 
   /** How many were lost before this message; -1: it is none. */
   #number(at: MessageCursor): number {
-    if (at.type !== TYPE_DATA) {
+    if (at.type !== TYPE_DATA || at.isRequest) {
       this.#onLastWord(at);
       return -1;
     }
@@ -181,8 +181,11 @@ export class Subscription implements AsyncIterable<TopicMessage> {
   }
 
   #onLastWord(at: MessageCursor): void {
-    const { type } = at;
-    if (type !== TYPE_END) throw misbehaves(this.#channel, `a message of type ${type} in a topic`);
+    const { type, isRequest } = at;
+    if (type !== TYPE_END || isRequest) {
+      const what = isRequest ? 'a request' : `a message of type ${type}`;
+      throw misbehaves(this.#channel, `${what} in a topic`);
+    }
     const note = readNote(this.#channel, at.take());
     const sequence = noteNumber(this.#channel, note, 'sequence');
     this.#missed += (sequence - this.#next) >>> 0;

@@ -28,6 +28,9 @@ from ._errors import (
 from ._listener import Listener, connect, listen
 from ._message import Loan
 from ._names import Access, Credentials
+from ._subscription import Subscription, SubscriptionStats, TopicMessage, subscribe
+from ._topic import Topic, TopicLoan, open_topic
+from ._topic_settings import SubscriberStats, TopicStats
 
 if TYPE_CHECKING:
     from . import aio
@@ -48,12 +51,21 @@ __all__ = [
     'PeerGone',
     'PeerMisbehaved',
     'RemoteError',
+    'SubscriberStats',
+    'Subscription',
+    'SubscriptionStats',
     'SyscallError',
     'Timeout',
+    'Topic',
+    'TopicLoan',
+    'TopicMessage',
+    'TopicStats',
     'UkshmError',
     'aio',
     'connect',
     'listen',
+    'open_topic',
+    'subscribe',
 ]
 
 

@@ -29,11 +29,11 @@ def listen_options(
 ) -> ListenOptions:
     """Raises UNSUPPORTED, INVALID_ARGUMENT."""
     check_platform()
-    _ring('ring_bytes', ring_bytes)
-    _arena('arena_bytes', arena_bytes)
+    check_ring('ring_bytes', ring_bytes)
+    check_arena('arena_bytes', arena_bytes)
     if max_arena_bytes is None:
         max_arena_bytes = max(MAX_ARENA_BYTES, arena_bytes)
-    _arena('max_arena_bytes', max_arena_bytes)
+    check_arena('max_arena_bytes', max_arena_bytes)
     return ListenOptions(
         check_access('access', access),
         ring_bytes,
@@ -58,16 +58,16 @@ def connect_options(
     check_platform()
     return ConnectOptions(
         check_access('owner', owner),
-        _ring('send_ring_bytes', send_ring_bytes),
-        _arena('send_arena_bytes', send_arena_bytes),
-        _ring('receive_ring_bytes', receive_ring_bytes),
-        _arena('receive_arena_bytes', receive_arena_bytes),
+        check_ring('send_ring_bytes', send_ring_bytes),
+        check_arena('send_arena_bytes', send_arena_bytes),
+        check_ring('receive_ring_bytes', receive_ring_bytes),
+        check_arena('receive_arena_bytes', receive_arena_bytes),
         via,
         handshake_timeout,
     )
 
 
-def _ring(name: str, size: int | None) -> int:
+def check_ring(name: str, size: int | None) -> int:
     if size is None:
         return AS_LISTENER_LIKES
     if not valid_ring_bytes(size):
@@ -75,7 +75,7 @@ def _ring(name: str, size: int | None) -> int:
     return size
 
 
-def _arena(name: str, size: int | None) -> int:
+def check_arena(name: str, size: int | None) -> int:
     if size is None:
         return AS_LISTENER_LIKES
     if not valid_arena_bytes(size):

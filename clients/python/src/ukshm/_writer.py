@@ -105,6 +105,11 @@ class Writer:
         return (self._tail - self._head) & U32
 
     @property
+    def tail(self) -> int:
+        """Where the last record ends."""
+        return self._tail
+
+    @property
     def drained(self) -> bool:
         """Whether everything was read and given back."""
         return self._tail == self._head and self.leased == 0

@@ -17,7 +17,11 @@ from functools import partial
 from typing import Callable
 
 from ._aio_channel import Channel, Message
+from ._aio_subscription import Subscription, join_topic
+from ._aio_topic import Topic, TopicLoan
 from ._errors import Closed, NoListener, PeerGone, closed_error, timeout_error
+from ._format import RING_BYTES_MIN
+from ._joining import DEPTH_DEFAULT, check_wishes
 from ._link import warn_of
 from ._meeting import HANDSHAKE_SECONDS, Meeting, meet
 from ._names import Access, address_of
@@ -32,10 +36,23 @@ from ._options import (
     listen_options,
     retry_pause,
 )
+from ._publisher import Publisher
 from ._server import Server
 from ._task import Task
+from ._topic import MAX_SUBSCRIBERS, TOPIC_ARENA_BYTES, TOPIC_RING_BYTES, topic_settings
 
-__all__ = ['Channel', 'Listener', 'Message', 'connect', 'listen']
+__all__ = [
+    'Channel',
+    'Listener',
+    'Message',
+    'Subscription',
+    'Topic',
+    'TopicLoan',
+    'connect',
+    'listen',
+    'open_topic',
+    'subscribe',
+]
 
 
 class Listener:
@@ -173,6 +190,57 @@ async def connect(
             raise timeout_error(f"a place in the queue of '{name}'", handshake_timeout)
         await asyncio.sleep(retry_pause(attempt))
         attempt += 1
+
+
+async def subscribe(
+    name: str,
+    wait: bool = False,
+    *,
+    slow: str = 'drop-oldest',
+    depth: int = DEPTH_DEFAULT,
+    owner: Access = 'same-user',
+    answer_timeout: float = HANDSHAKE_SECONDS,
+) -> Subscription:
+    """Subscribes to the topic at `name`; with `wait`, waits until there is one. Options and errors
+    as `ukshm.subscribe`."""
+    wishes = check_wishes(slow, depth)
+    channel = await connect(
+        name,
+        wait,
+        owner=owner,
+        # It says one thing: the least memory is enough.
+        send_ring_bytes=RING_BYTES_MIN,
+        send_arena_bytes=0,
+        receive_arena_bytes=0,
+        handshake_timeout=answer_timeout,
+    )
+    return await join_topic(channel, wishes, answer_timeout)
+
+
+async def open_topic(
+    name: str,
+    *,
+    access: Access = 'same-user',
+    arena_bytes: int = TOPIC_ARENA_BYTES,
+    ring_bytes: int = TOPIC_RING_BYTES,
+    max_subscribers: int = MAX_SUBSCRIBERS,
+    keep: int = 0,
+    may_block: bool = False,
+    patience: float = 0.2,
+    first_sequence: int = 0,
+) -> Topic:
+    """Takes `name` and publishes there. Options and errors as `ukshm.open_topic`."""
+    settings = topic_settings(
+        access,
+        arena_bytes,
+        ring_bytes,
+        max_subscribers,
+        keep,
+        may_block,
+        patience,
+        first_sequence,
+    )
+    return Topic(Publisher(name, settings))
 
 
 async def _wait_for(work: Callable[[], Meeting], seconds: float) -> Meeting:
