@@ -1,5 +1,5 @@
 // Pages that can be handed to another process: units of one memfd each, side by side.
-import { EBUSY, ENOSYS, EPERM } from '../abi/errno.js';
+import { EBUSY, EMFILE, ENOSYS, EPERM } from '../abi/errno.js';
 import { F_SEAL_GROW, F_SEAL_SHRINK } from '../abi/fcntl.js';
 import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from '../abi/memfd.js';
 import { PROT_EXEC, PROT_READ, PROT_WRITE } from '../abi/mman.js';
@@ -59,7 +59,7 @@ export class Pages {
    * Fresh pages, all zeros. Blocks while they are allocated (some 0.4 ms a MiB).
    *
    * @throws UkshmError `ERR_UKSHM_INVALID_ARGUMENT`, `ERR_UKSHM_NO_MEMORY`, `ERR_UKSHM_LIMIT` (more
-   * than 16 384 units).
+   * than 16 384 units, or than this process may have descriptors).
    */
   static allocate(options: PagesOptions): Pages {
     checkInteger('sizeBytes', options.sizeBytes, 1, SIZE_BYTES_MAX);
@@ -210,9 +210,11 @@ function createUnit(unitBytes: number): number {
   if (fd === -EPERM || fd === -ENOSYS) {
     throw new SyscallError('memfd_create', fd, 'forbidden here', 'ERR_UKSHM_UNSUPPORTED');
   }
-  if (fd < 0) {
-    throw new SyscallError('memfd_create', fd, 'no descriptor left', 'ERR_UKSHM_NO_MEMORY');
+  if (fd === -EMFILE) {
+    const hint = "each unit takes a descriptor: use larger units, or raise 'ulimit -n'";
+    throw new SyscallError('memfd_create', fd, hint, 'ERR_UKSHM_LIMIT');
   }
+  if (fd < 0) throw new SyscallError('memfd_create', fd, '', 'ERR_UKSHM_NO_MEMORY');
   let result = truncate(fd, unitBytes);
   if (result >= 0) result = allocate(fd, unitBytes);
   if (result >= 0) result = addSeals(fd, F_SEAL_SHRINK | F_SEAL_GROW);
