@@ -4,6 +4,7 @@
 // moment: none twice, none half replaced. Several processes have no moment in common.
 import { UkshmError } from '../core/errors.js';
 import { listOwnOffers } from '../sys/offers.js';
+import { ownPid } from '../sys/process.js';
 import { Conversation } from './conversation.js';
 import { answeringNames, Patience, reachName } from './reach.js';
 import { lettersOf } from './rights.js';
@@ -65,8 +66,15 @@ export async function listOffers(): Promise<OfferInfo[]> {
  * @internal
  */
 export async function listAllOffers(): Promise<MachineOffer[]> {
+  const sourcePid = ownPid();
+  const own = listOwnOffers().map((row) => ({
+    ...row,
+    sourcePid,
+    grant: lettersOf(row.grant),
+    drop: lettersOf(row.drop),
+  }));
   const offers = await askEveryone(KIND_LIST_ALL);
-  return offers.sort((a, b) => a.sourcePid - b.sourcePid || a.address - b.address);
+  return [...own, ...offers].sort((a, b) => a.sourcePid - b.sourcePid || a.address - b.address);
 }
 
 /** What is offered to this process now. @internal */
