@@ -3,7 +3,7 @@
 // A source that has offered something pokes the receiver, which then asks everybody: who pokes, and
 // how often, means nothing. From time to time it asks unpoked, because somebody else may sit at the
 // name by which it is poked.
-import { after } from '../sys/clock.js';
+import { after, nowMs } from '../sys/clock.js';
 import { offerDesk } from '../sys/offers.js';
 import { KeepAlive } from '../sys/poller.js';
 import { type ClaimOptions, claim } from './claim.js';
@@ -74,6 +74,7 @@ class Inbox {
   readonly #unwatch: () => void;
   #seen: Set<string> = new Set();
   #poked = false;
+  #lookedMs = 0;
   #wake: (() => void) | undefined = undefined;
 
   constructor(signal: AbortSignal | undefined) {
@@ -88,6 +89,7 @@ class Inbox {
   /** The offers that stand and were not there at the last look. */
   async look(): Promise<MachineOffer[]> {
     this.#poked = false;
+    this.#lookedMs = nowMs();
     const offers = await listReceived(this.#signal);
     const fresh: MachineOffer[] = [];
     const seen: Set<string> = new Set();
@@ -104,28 +106,33 @@ class Inbox {
   async poked(): Promise<void> {
     const signal = this.#signal;
     await new Promise<void>((resolve, reject) => {
-      const aborted = (): void => {
-        cancel();
-        reject(signal?.reason);
-      };
       if (signal?.aborted) {
         reject(signal.reason);
         return;
       }
+      const aborted = (): void => {
+        cancel();
+        reject(signal?.reason);
+      };
       const done = (): void => {
         cancel();
         signal?.removeEventListener('abort', aborted);
         this.#wake = undefined;
         resolve();
       };
-      let cancel = after(this.#poked ? PAUSE_MS : LOOK_AGAIN_MS, done);
+      let cancel = after(LOOK_AGAIN_MS, done);
       signal?.addEventListener('abort', aborted, { once: true });
-      if (this.#poked) return;
       this.#wake = () => {
+        const restMs = this.#lookedMs + PAUSE_MS - nowMs();
+        if (restMs <= 0) {
+          done();
+          return;
+        }
         cancel();
-        cancel = after(PAUSE_MS, done);
+        cancel = after(restMs, done);
         this.#wake = undefined;
       };
+      if (this.#poked) this.#wake();
     });
   }
 

@@ -1,11 +1,13 @@
 // A source that lies: it sits at its own name and answers claims as it likes.
 import { F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SHRINK } from '../../src/abi/fcntl.js';
 import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from '../../src/abi/memfd.js';
+import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../../src/abi/mman.js';
 import { ANSWER_BYTES, CHALLENGE, DONE, GRANT, NOT_OFFERED } from '../../src/offer/wire.js';
 import {
   addSeals,
   allocate,
   closeDescriptor,
+  map,
   memfdCreate,
   truncate,
 } from '../../src/sys/memory.js';
@@ -42,7 +44,7 @@ export const LIES = [
   'challenges for ever',
   'done with garbage',
 ] as const;
-export type Lie = (typeof LIES)[number] | 'hangs up after the grant' | 'silent';
+export type Lie = (typeof LIES)[number] | 'hangs up after the grant' | 'silent' | 'keeps a mapping';
 
 /** A packet that answers a claim. */
 export function packet(
@@ -79,6 +81,11 @@ function grantFor(lie: Lie): { fds: number[]; grant: Uint8Array } {
       return { fds: [good()], grant: packet(GRANT, UNIT, 2, 3) };
     case 'too many descriptors':
       return { fds: [good(), good()], grant: plain };
+    case 'keeps a mapping': {
+      const fd = good();
+      map(0, UNIT, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+      return { fds: [fd], grant: plain };
+    }
     case 'no memfd':
       return { fds: [packetSocket()], grant: plain };
     case 'no seals':
