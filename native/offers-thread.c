@@ -33,6 +33,7 @@
 #define EVENTS_MAX 64
 /// Accepted in a row before those that are there are heard again.
 #define ACCEPTED_AT_ONCE 16
+#define POKES_AT_ONCE 64
 
 extern int uv_thread_create(pthread_t *thread, void (*entry)(void *data), void *data);
 extern int uv_thread_join(pthread_t *thread);
@@ -210,7 +211,7 @@ static void on_event(const struct epoll_event *event) {
       for (int i = 0; i < ACCEPTED_AT_ONCE && accept_one(); i++) continue;
       return;
     case EVENT_POKE:
-      while (recv(pokes, &byte, 1, MSG_DONTWAIT) >= 0) continue;
+      for (int i = 0; i < POKES_AT_ONCE && recv(pokes, &byte, 1, MSG_DONTWAIT) >= 0; i++) continue;
       pthread_mutex_lock(&offers_lock);
       poked();
       pthread_mutex_unlock(&offers_lock);

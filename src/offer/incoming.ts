@@ -11,8 +11,9 @@ import { listReceived, type MachineOffer } from './list.js';
 import type { Pages } from './pages.js';
 
 const LOOK_AGAIN_MS = 1000;
-/** Between two looks, however often it is poked. */
-const PAUSE_MS = 2;
+/** Between two looks, however often it is poked; longer each time that there is nothing new. */
+const PAUSE_MS_MIN = 1;
+const PAUSE_MS_MAX = 64;
 
 /** What another process offers to this one. */
 export class IncomingOffer {
@@ -75,6 +76,7 @@ class Inbox {
   #seen: Set<string> = new Set();
   #poked = false;
   #lookedMs = 0;
+  #pauseMs: number = PAUSE_MS_MIN;
   #wake: (() => void) | undefined = undefined;
 
   constructor(signal: AbortSignal | undefined) {
@@ -88,6 +90,7 @@ class Inbox {
 
   /** The offers that stand and were not there at the last look. */
   async look(): Promise<MachineOffer[]> {
+    const wasPoked = this.#poked;
     this.#poked = false;
     this.#lookedMs = nowMs();
     const offers = await listReceived(this.#signal);
@@ -99,6 +102,8 @@ class Inbox {
       seen.add(key);
     }
     this.#seen = seen;
+    if (fresh.length > 0) this.#pauseMs = PAUSE_MS_MIN;
+    else if (wasPoked) this.#pauseMs = Math.min(PAUSE_MS_MAX, 2 * this.#pauseMs);
     return fresh;
   }
 
@@ -123,7 +128,7 @@ class Inbox {
       let cancel = after(LOOK_AGAIN_MS, done);
       signal?.addEventListener('abort', aborted, { once: true });
       this.#wake = () => {
-        const restMs = this.#lookedMs + PAUSE_MS - nowMs();
+        const restMs = this.#lookedMs + this.#pauseMs - nowMs();
         if (restMs <= 0) {
           done();
           return;
