@@ -7,6 +7,7 @@
 // All waiting is bounded: so many connections, so many of one process, so long without a word.
 #include "offers.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,13 +35,14 @@
 /// Accepted in a row before those that are there are heard again.
 #define ACCEPTED_AT_ONCE 16
 #define POKES_AT_ONCE 64
+#define LOOK_ON_NS 100000
 
 extern int uv_thread_create(pthread_t *thread, void (*entry)(void *data), void *data);
 extern int uv_thread_join(pthread_t *thread);
 
 /// What an event is about: in the top byte of its data, which is 0 in the address of a connection.
 #define KIND_SHIFT 56
-enum { EVENT_STOP = 1, EVENT_LISTENER, EVENT_POKE, EVENT_RECEIVER };
+enum { EVENT_BELL = 1, EVENT_LISTENER, EVENT_POKE, EVENT_RECEIVER };
 
 static pthread_mutex_t lifecycle = PTHREAD_MUTEX_INITIALIZER;
 static pthread_t thread;
@@ -48,7 +50,8 @@ static bool running;
 static int epoll = -1;
 static int listener = -1;
 static int pokes = -1;
-static int stop = -1;
+static int bell = -1;
+static atomic_bool stopping;
 static connection *connections;  // the thread's own
 
 static int64_t now_ms(void) {
@@ -94,7 +97,7 @@ static int bind_listener(void) {
 }
 
 static void close_all(void) {
-  int *fds[] = {&listener, &pokes, &stop, &epoll};
+  int *fds[] = {&listener, &pokes, &bell, &epoll};
   for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
     if (*fds[i] >= 0) close(*fds[i]);
     *fds[i] = -1;
@@ -104,17 +107,17 @@ static void close_all(void) {
 static int open_all(void) {
   const int type = SOCK_NONBLOCK | SOCK_CLOEXEC;
   epoll = epoll_create1(EPOLL_CLOEXEC);
-  stop = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   listener = socket(AF_UNIX, SOCK_SEQPACKET | type, 0);
   pokes = socket(AF_UNIX, SOCK_DGRAM | type, 0);
-  if (epoll < 0 || stop < 0 || listener < 0 || pokes < 0) return -errno;
+  if (epoll < 0 || bell < 0 || listener < 0 || pokes < 0) return -errno;
   int result = bind_listener();
   if (result != 0) return result;
   struct sockaddr_un address;
   // Taken by a squatter: then whoever waits for offers looks for them from time to time.
   socklen_t length_bytes = name_of(&address, getpid(), "/in");
   (void)!bind(pokes, (struct sockaddr *)&address, length_bytes);
-  if (watch(stop, EPOLLIN, (uint64_t)EVENT_STOP << KIND_SHIFT) != 0 ||
+  if (watch(bell, EPOLLIN, (uint64_t)EVENT_BELL << KIND_SHIFT) != 0 ||
       watch(listener, EPOLLIN, (uint64_t)EVENT_LISTENER << KIND_SHIFT) != 0 ||
       watch(pokes, EPOLLIN, (uint64_t)EVENT_POKE << KIND_SHIFT) != 0)
     return -errno;
@@ -206,7 +209,11 @@ static bool accept_one(void) {
 static void on_event(const struct epoll_event *event) {
   uint32_t kind = (uint32_t)(event->data.u64 >> KIND_SHIFT);
   char byte;
+  uint64_t rung;
   switch (kind) {
+    case EVENT_BELL:
+      (void)!read(bell, &rung, sizeof rung);
+      return;
     case EVENT_LISTENER:
       for (int i = 0; i < ACCEPTED_AT_ONCE && accept_one(); i++) continue;
       return;
@@ -243,6 +250,26 @@ static int next_timeout(void) {
   return (int)next;
 }
 
+static int64_t now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/// What is offered is often claimed at once, and whoever claims one range claims the next: looked for
+/// a little before this thread sleeps, because waking it costs more than that. Whoever wants the
+/// processor meanwhile has it.
+static int next_events(struct epoll_event *events, bool look_on) {
+  int timeout_ms = next_timeout();
+  int64_t until = look_on ? now_ns() + LOOK_ON_NS : 0;
+  while (look_on && now_ns() < until) {
+    int count = epoll_wait(epoll, events, EVENTS_MAX, 0);
+    if (count != 0) return count;
+    sched_yield();
+  }
+  return epoll_wait(epoll, events, EVENTS_MAX, timeout_ms);
+}
+
 static void run(void *unused) {
   (void)unused;
   // Signals are for the program's own threads.
@@ -251,14 +278,14 @@ static void run(void *unused) {
   sigdelset(&all, SIGSEGV);
   sigprocmask(SIG_BLOCK, &all, NULL);
   struct epoll_event events[EVENTS_MAX];
-  for (;;) {
-    int count = epoll_wait(epoll, events, EVENTS_MAX, next_timeout());
+  const bool spins = sysconf(_SC_NPROCESSORS_ONLN) > 1;
+  for (int count = 0;;) {
+    count = next_events(events, spins && count > 0);
     for (int i = 0; i < count; i++) {
-      if (events[i].data.u64 == (uint64_t)EVENT_STOP << KIND_SHIFT) {
-        sweep(true);
-        return;
-      }
       on_event(&events[i]);
+      if (!atomic_load(&stopping)) continue;
+      sweep(true);
+      return;
     }
   }
 }
@@ -276,15 +303,21 @@ int start_answering(void) {
   return result;
 }
 
+void wake_answering(void) {
+  const uint64_t one = 1;
+  (void)!write(bell, &one, sizeof one);
+}
+
 void stop_answering(void) {
   pthread_mutex_lock(&lifecycle);
   pthread_mutex_lock(&offers_lock);
   bool wanted = any_desk();
   pthread_mutex_unlock(&offers_lock);
   if (running && !wanted) {
-    const uint64_t one = 1;
-    (void)!write(stop, &one, sizeof one);
+    atomic_store(&stopping, true);
+    wake_answering();
     uv_thread_join(&thread);
+    atomic_store(&stopping, false);
     close_all();
     running = false;
   }

@@ -1,6 +1,6 @@
 // Gives the other process so many bytes, which reads all of them and answers: by an offer, by a
 // channel with and without a copy, and by a Unix socket of Node. The same in C is peers/c/give.c.
-import { connect as netConnect, createServer, type Socket } from 'node:net';
+import { createServer, connect as netConnect, type Socket } from 'node:net';
 import { type Channel, connect, listen, type MessageCursor } from '../../src/index.js';
 import { claim, offer, Pages } from '../../src/offer/index.js';
 import { Payload, parseJob, Samples, say, sayRate, sayReady, wrongWord } from './common.js';
@@ -232,7 +232,7 @@ function receiveBytes(socket: Socket): void {
 
 async function giveByChannel(): Promise<void> {
   const sizes = { sendArenaBytes: arenaBytes, receiveArenaBytes: 0 };
-  const channel = await connect(job.address, spins ? sizes : {});
+  const channel = await connect(job.address, spins ? sizes : { spinMicros: 0 });
   if (job.name === 'give-rate') await measureRate(channel);
   else if (spins) await measure(channelGiver(channel, job.name.endsWith('copy')));
   else await measure(offerGiver(channel, job.name === 'give-page'));
@@ -241,7 +241,8 @@ async function giveByChannel(): Promise<void> {
 
 async function receiveByChannel(): Promise<void> {
   const limits = { maxArenaBytes: arenaBytes, maxBytesPerUser: 8 * arenaBytes };
-  const listener = await listen(job.address, limits);
+  const waits = spins ? {} : { spinMicros: 0 };
+  const listener = await listen(job.address, { ...limits, ...waits });
   sayReady();
   const channel = await listener.accept();
   await (spins ? receiveMessages(channel) : receiveOffers(channel));

@@ -55,17 +55,23 @@ export async function claim(
   signal?.throwIfAborted();
   const patience = new Patience(`the claim on process ${pid}`, timeoutMs, signal);
   for (;;) {
-    const fd = await reach(pid, patience);
-    if (fd === undefined) throw notOffered(pid, address);
-    const conversation = new Conversation(fd, patience);
+    const line = await reach(pid, patience);
+    if (line === undefined) throw notOffered(pid, address);
+    const conversation = new Conversation(pid, line, patience);
+    let complete = false;
     try {
       const packet = await conversation.ask(KIND_CLAIM, address);
+      complete = packet?.answer.status === NOT_OFFERED;
       if (packet !== undefined) {
         if (packet.answer.status !== GRANT) throw refusal(packet.answer, pid, address);
-        return await take(conversation, packet.answer, pid, immutable, patience);
+        const fds = conversation.takeDescriptors();
+        const done = await whenDone(conversation, fds, pid);
+        const pages = await take(packet.answer, done, fds, pid, immutable, patience);
+        complete = true;
+        return pages;
       }
     } finally {
-      conversation.close();
+      conversation.close(complete);
     }
     // Hung up without a word: pushed out by others, or the source ended. The next look will tell.
     if (patience.over) throw notOffered(pid, address);
@@ -73,21 +79,29 @@ export async function claim(
   }
 }
 
+/** The second answer: the source has dropped. @throws `ERR_UKSHM_PEER_GONE`, or as `take`. */
+async function whenDone(conversation: Conversation, fds: Int32Array, pid: number): Promise<Answer> {
+  try {
+    const done = await conversation.next();
+    if (done !== undefined) return done.answer;
+    const text = `process ${pid} ended while its pages were claimed`;
+    throw new UkshmError('ERR_UKSHM_PEER_GONE', text);
+  } catch (error) {
+    closeForeign(fds);
+    throw error;
+  }
+}
+
 async function take(
-  conversation: Conversation,
   granted: Answer,
+  done: Answer,
+  fds: Int32Array,
   pid: number,
   immutable: boolean,
   patience: Patience,
 ): Promise<Pages> {
-  const fds = conversation.takeDescriptors();
   try {
-    const done = await conversation.next();
-    if (done === undefined) {
-      const text = `process ${pid} ended while its pages were claimed`;
-      throw new UkshmError('ERR_UKSHM_PEER_GONE', text);
-    }
-    if (done.answer.status !== DONE) throw refusal(done.answer, pid, 0);
+    if (done.status !== DONE) throw refusal(done, pid, 0);
     checkGrant(granted, fds);
     let rights = granted.grant;
     if (immutable) {

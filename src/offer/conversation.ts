@@ -2,7 +2,9 @@
 import { EPOLLIN, EPOLLRDHUP } from '../abi/epoll.js';
 import { EAGAIN, ECONNRESET, EINTR, EPIPE } from '../abi/errno.js';
 import { peerMisbehaved, SyscallError } from '../core/errors.js';
-import { closeDescriptor, closeForeign } from '../sys/memory.js';
+import { nowMs, processorCount } from '../sys/clock.js';
+import { closeLine, idleSockets, type Line } from '../sys/idle-sockets.js';
+import { closeForeign } from '../sys/memory.js';
 import { whenReady } from '../sys/ready.js';
 import { receiveDescriptors, send } from '../sys/socket.js';
 import type { Patience } from './reach.js';
@@ -10,6 +12,8 @@ import { type Answer, answerIn, CHALLENGE, PACKET_BYTES_MAX, requestOf } from '.
 
 /** The most descriptors in one packet: the kernel's SCM_MAX_FD. */
 const DESCRIPTORS_MAX = 253;
+/** How long an answer is looked for before the wait sleeps. */
+const LOOK_ON_MS: number = processorCount() > 1 ? 0.05 : 0;
 const NO_NONCE = new Uint8Array(8);
 /** A process that challenges and never answers is left. */
 const CHALLENGES_MAX = 3;
@@ -21,14 +25,16 @@ export interface Packet {
 }
 
 export class Conversation {
-  readonly #fd: number;
+  readonly #pid: number;
+  readonly #line: Line;
   readonly #patience: Patience;
   readonly #bytes: Uint8Array = new Uint8Array(PACKET_BYTES_MAX);
   readonly #fds: Int32Array = new Int32Array(DESCRIPTORS_MAX).fill(-1);
 
-  /** The descriptor is the conversation's from now on. */
-  constructor(fd: number, patience: Patience) {
-    this.#fd = fd;
+  /** The connection is the conversation's from now on. */
+  constructor(pid: number, line: Line, patience: Patience) {
+    this.#pid = pid;
+    this.#line = line;
     this.#patience = patience;
   }
 
@@ -39,7 +45,7 @@ export class Conversation {
   async ask(kind: number, address: number): Promise<Packet | undefined> {
     let nonce: Uint8Array = NO_NONCE;
     for (let challenges = 0; challenges <= CHALLENGES_MAX; challenges++) {
-      const result = send(this.#fd, requestOf(kind, address, nonce));
+      const result = send(this.#line.fd, requestOf(kind, address, nonce));
       if (result === -EPIPE || result === -ECONNRESET) return undefined;
       if (result < 0) throw new SyscallError('send', result, this.#patience.what);
       const packet = await this.next();
@@ -51,16 +57,7 @@ export class Conversation {
 
   /** The next packet, its descriptors in `takeDescriptors`; `undefined` at a hang-up. */
   async next(): Promise<Packet | undefined> {
-    const received = await whenReady(
-      this.#fd,
-      EPOLLIN | EPOLLRDHUP,
-      this.#patience.deadline,
-      () => {
-        const result = receiveDescriptors(this.#fd, this.#bytes, this.#room());
-        if (result === -EAGAIN || result === -EINTR) return undefined;
-        return result;
-      },
-    );
+    const received = this.#lookOn() ?? (await this.#sleep());
     if (received === 0 || received === -ECONNRESET) return undefined;
     if (received < 0) throw new SyscallError('recvmsg', received, this.#patience.what);
     const bytes = this.#bytes.slice(0, received);
@@ -77,9 +74,31 @@ export class Conversation {
     return fds;
   }
 
-  close(): void {
+  /** The connection is closed, or kept for the next conversation: only if all answers came. */
+  close(complete: boolean = false): void {
     closeForeign(this.#fds);
-    closeDescriptor(this.#fd);
+    if (complete) idleSockets().put(this.#pid, this.#line);
+    else closeLine(this.#line);
+  }
+
+  /** Answers come within some microseconds, as a rule: sleeping and waking would take longer. */
+  #lookOn(): number | undefined {
+    const untilMs = nowMs() + LOOK_ON_MS;
+    do {
+      const result = this.#receive();
+      if (result !== undefined) return result;
+    } while (nowMs() < untilMs);
+    return undefined;
+  }
+
+  #sleep(): Promise<number> {
+    const { fd } = this.#line;
+    return whenReady(fd, EPOLLIN | EPOLLRDHUP, this.#patience.deadline, () => this.#receive());
+  }
+
+  #receive(): number | undefined {
+    const result = receiveDescriptors(this.#line.fd, this.#bytes, this.#room());
+    return result === -EAGAIN || result === -EINTR ? undefined : result;
   }
 
   /** Descriptors that nobody took are closed before others come. */

@@ -91,7 +91,7 @@ async function askOne(name: string, kind: number, signal?: AbortSignal): Promise
   const found = reachName(name);
   if (found === undefined) return [];
   const patience = new Patience(`the list of process ${found.pid}`, ANSWER_TIMEOUT_MS, signal);
-  const conversation = new Conversation(found.fd, patience);
+  const conversation = new Conversation(found.pid, found.line, patience);
   const offers: MachineOffer[] = [];
   try {
     let packet = await conversation.ask(kind, 0);

@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs';
 import { EAGAIN, ECONNREFUSED } from '../abi/errno.js';
 import { UkshmError } from '../core/errors.js';
 import { afterAlive, nowMs } from '../sys/clock.js';
+import { closeLine, idleSockets, type Line } from '../sys/idle-sockets.js';
 import { closeDescriptor } from '../sys/memory.js';
 import { holdsNumber, ownPid, pidfdOpen } from '../sys/process.js';
 import type { Deadline } from '../sys/ready.js';
@@ -65,24 +66,26 @@ export class Patience {
   }
 }
 
-/** How an attempt to connect ended: a descriptor, nobody there, somebody else, or a full queue. */
-type Attempt = number | 'nobody' | 'another' | 'busy';
+/** How an attempt to connect ended: connected, nobody there, somebody else, or a full queue. */
+type Attempt = Line | 'nobody' | 'another' | 'busy';
 
 /**
- * A socket to the answering thread of process `pid`.
+ * A connection to the answering thread of process `pid`: one that was used before, if there is one.
  *
- * @returns a descriptor, the caller's; or `undefined`: the process has no such thread.
+ * @returns the caller's; or `undefined`: the process has no such thread.
  * @throws UkshmError `ERR_UKSHM_NO_PROCESS`, `ERR_UKSHM_TIMEOUT`; the signal's reason.
  */
-export async function reach(pid: number, patience: Patience): Promise<number | undefined> {
+export async function reach(pid: number, patience: Patience): Promise<Line | undefined> {
+  const idle = idleSockets().take(pid);
+  if (idle !== undefined) return idle;
   for (;;) {
     const first = attempt(`${PREFIX}${pid}`, pid);
-    if (typeof first === 'number') return first;
+    if (typeof first === 'object') return first;
     let busy = first === 'busy';
     if (!busy) {
       for (const name of answeringNames()) {
         const result = attempt(name, pid);
-        if (typeof result === 'number') return result;
+        if (typeof result === 'object') return result;
         busy ||= result === 'busy';
       }
     }
@@ -108,11 +111,14 @@ export function answeringNames(): string[] {
   return names;
 }
 
-/** A socket at one of those names, and who is behind it; `undefined`: nobody, or too busy. */
-export function reachName(name: string): { fd: number; pid: number } | undefined {
+/** A connection to one of those names, and who is behind it; `undefined`: nobody, or too busy. */
+export function reachName(name: string): { line: Line; pid: number } | undefined {
   const fd = packetSocket();
-  const pid = connectSocket(fd, unixAddress(name, true)) === 0 ? whoAnswers(fd) : 0;
-  if (pid > 0 && pid !== ownPid()) return { fd, pid };
+  if (connectSocket(fd, unixAddress(name, true)) === 0) {
+    const { pid, pidfd } = whoAnswers(fd);
+    if (pid > 0 && pid !== ownPid()) return { line: { fd, pidfd }, pid };
+    if (pidfd >= 0) closeDescriptor(pidfd);
+  }
   closeDescriptor(fd);
   return undefined;
 }
@@ -120,9 +126,14 @@ export function reachName(name: string): { fd: number; pid: number } | undefined
 function attempt(name: string, pid: number): Attempt {
   const fd = packetSocket();
   const result = connectSocket(fd, unixAddress(name, true));
-  if (result === 0 && whoAnswers(fd) === pid) return fd;
+  if (result === 0) {
+    const found = whoAnswers(fd);
+    const line = { fd, pidfd: found.pidfd };
+    if (found.pid === pid) return line;
+    closeLine(line);
+    return 'another';
+  }
   closeDescriptor(fd);
-  if (result === 0) return 'another';
   if (result === -EAGAIN) return 'busy';
   return result === -ECONNREFUSED ? 'nobody' : 'another';
 }
@@ -132,15 +143,11 @@ function attempt(name: string, pid: number): Attempt {
  * called listen(2), which may have ended since and left the socket to a child: only while that one
  * holds the number, the number is its own.
  */
-function whoAnswers(fd: number): number {
+function whoAnswers(fd: number): { pid: number; pidfd: number } {
   const { pid } = peerCredentials(fd);
-  if (pid <= 0) return 0;
-  const pidfd = peerPidfd(fd);
   // Before Linux 6.5 there is none; the number alone must do.
-  if (pidfd < 0) return pid;
-  const holds = holdsNumber(pidfd);
-  closeDescriptor(pidfd);
-  return holds ? pid : 0;
+  const pidfd = Math.max(-1, peerPidfd(fd));
+  return { pid: pidfd < 0 || holdsNumber(pidfd) ? pid : 0, pidfd };
 }
 
 function checkProcess(pid: number): void {
