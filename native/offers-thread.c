@@ -7,7 +7,6 @@
 // All waiting is bounded: so many connections, so many of one process, so long without a word.
 #include "offers.h"
 
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,7 +34,6 @@
 /// Accepted in a row before those that are there are heard again.
 #define ACCEPTED_AT_ONCE 16
 #define POKES_AT_ONCE 64
-#define LOOK_ON_NS 100000
 
 extern int uv_thread_create(pthread_t *thread, void (*entry)(void *data), void *data);
 extern int uv_thread_join(pthread_t *thread);
@@ -209,11 +207,9 @@ static bool accept_one(void) {
 static void on_event(const struct epoll_event *event) {
   uint32_t kind = (uint32_t)(event->data.u64 >> KIND_SHIFT);
   char byte;
-  uint64_t rung;
   switch (kind) {
     case EVENT_BELL:
-      (void)!read(bell, &rung, sizeof rung);
-      return;
+      return;  // `stopping` says why
     case EVENT_LISTENER:
       for (int i = 0; i < ACCEPTED_AT_ONCE && accept_one(); i++) continue;
       return;
@@ -250,26 +246,6 @@ static int next_timeout(void) {
   return (int)next;
 }
 
-static int64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-/// What is offered is often claimed at once, and whoever claims one range claims the next: looked for
-/// a little before this thread sleeps, because waking it costs more than that. Whoever wants the
-/// processor meanwhile has it.
-static int next_events(struct epoll_event *events, bool look_on) {
-  int timeout_ms = next_timeout();
-  int64_t until = look_on ? now_ns() + LOOK_ON_NS : 0;
-  while (look_on && now_ns() < until) {
-    int count = epoll_wait(epoll, events, EVENTS_MAX, 0);
-    if (count != 0) return count;
-    sched_yield();
-  }
-  return epoll_wait(epoll, events, EVENTS_MAX, timeout_ms);
-}
-
 static void run(void *unused) {
   (void)unused;
   // Signals are for the program's own threads.
@@ -278,9 +254,8 @@ static void run(void *unused) {
   sigdelset(&all, SIGSEGV);
   sigprocmask(SIG_BLOCK, &all, NULL);
   struct epoll_event events[EVENTS_MAX];
-  const bool spins = sysconf(_SC_NPROCESSORS_ONLN) > 1;
-  for (int count = 0;;) {
-    count = next_events(events, spins && count > 0);
+  for (;;) {
+    int count = epoll_wait(epoll, events, EVENTS_MAX, next_timeout());
     for (int i = 0; i < count; i++) {
       on_event(&events[i]);
       if (!atomic_load(&stopping)) continue;
@@ -303,19 +278,15 @@ int start_answering(void) {
   return result;
 }
 
-void wake_answering(void) {
-  const uint64_t one = 1;
-  (void)!write(bell, &one, sizeof one);
-}
-
 void stop_answering(void) {
   pthread_mutex_lock(&lifecycle);
   pthread_mutex_lock(&offers_lock);
   bool wanted = any_desk();
   pthread_mutex_unlock(&offers_lock);
   if (running && !wanted) {
+    const uint64_t one = 1;
     atomic_store(&stopping, true);
-    wake_answering();
+    (void)!write(bell, &one, sizeof one);
     uv_thread_join(&thread);
     atomic_store(&stopping, false);
     close_all();

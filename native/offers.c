@@ -188,10 +188,7 @@ static napi_value call_offer_add(napi_env env, napi_callback_info info) {
                                          (int)integer(env, argument[4]),
                                          (int)integer(env, argument[5]));
   pthread_mutex_unlock(&offers_lock);
-  if (result > 0) {
-    wake_answering();
-    poke(pid);
-  }
+  if (result > 0) poke(pid);
   return number(env, (double)result);
 }
 

@@ -117,8 +117,6 @@ uint32_t offer_count(void);
 int start_answering(void);
 /// Ends the thread if no environment is left that could offer.
 void stop_answering(void);
-/// A claim may come soon: the thread wakes, and looks for it a little before it sleeps again.
-void wake_answering(void);
 void watch_receiver(const receiver *r, bool yes);
 /// Tells a process that there may be an offer for it; it may not care.
 void poke(pid_t pid);

@@ -13,7 +13,7 @@ import { type Answer, answerIn, CHALLENGE, PACKET_BYTES_MAX, requestOf } from '.
 /** The most descriptors in one packet: the kernel's SCM_MAX_FD. */
 const DESCRIPTORS_MAX = 253;
 /** How long an answer is looked for before the wait sleeps. */
-const LOOK_ON_MS: number = processorCount() > 1 ? 0.05 : 0;
+const LOOK_ON_MS: number = processorCount() > 1 ? 0.1 : 0;
 const NO_NONCE = new Uint8Array(8);
 /** A process that challenges and never answers is left. */
 const CHALLENGES_MAX = 3;
