@@ -9,7 +9,8 @@ export interface Target {
   readonly reached?: boolean;
 }
 
-class Results {
+/** Values by row and subject. */
+export class Results {
   readonly #rows: readonly Row[];
 
   constructor(rows: readonly Row[]) {

@@ -4,8 +4,9 @@ import { parseArgs } from 'node:util';
 import { formatTargets, ipcTargets, type Target } from './compare.js';
 import { runIpc } from './ipc.js';
 import type { Result, SuiteOptions } from './measure.js';
+import { offerTargets, runOffers } from './offers.js';
 import { patternTargets, runPatterns } from './patterns.js';
-import { plotIpc } from './plot.js';
+import { plotIpc, plotOffers } from './plot.js';
 import {
   describeMachine,
   formatTable,
@@ -17,6 +18,7 @@ import {
 import {
   buildPeers,
   forkSubjects,
+  giveSubjects,
   pythonSubjects,
   requestSubjects,
   type Subject,
@@ -29,6 +31,7 @@ const USAGE = `usage: npm run bench -- SUITE [options]
 suites
   ipc                  channels between processes
   patterns             requests and replies, topics, fork, Node to Python
+  offer                bytes handed over and read, by moving pages and by copying
 
 options
   --json FILE          write the rows as JSON
@@ -94,6 +97,7 @@ const suites: Record<string, Suite> = {
     run: runPatterns,
     targets: patternTargets,
   },
+  offer: { subjects: giveSubjects, run: runOffers, targets: offerTargets, plot: plotOffers },
 };
 
 async function run(args: Arguments): Promise<void> {

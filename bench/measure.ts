@@ -164,7 +164,8 @@ function toRow(entry: Entry, row: RowPlan, controls: readonly number[], usual: n
   const kept = calm(entry, controls);
   const runs = kept.length > 0 ? kept : entry.runs;
   const outcomes = runs.map((run) => run.outcome);
-  const spun = row.job.startsWith('one-way') ? subject.spins : row.spun;
+  const bySubject = row.job.startsWith('one-way') || row.job.startsWith('give');
+  const spun = bySubject ? subject.spins : row.spun;
   const base = { name: row.name, subject: subject.name, unit: row.unit, spun };
   if (outcomes.length === 0) {
     const none = { value: null, p50: null, p99: null, p999: null, max: null, n: 0 };

@@ -1,4 +1,4 @@
-// Draws a report of the suite "ipc" as SVG: round trips and throughput against size, both axes
+// Draws a report of the suite "ipc" or "offer" as SVG: times and throughput against size, both axes
 // logarithmic, each line named where it ends. Reads rows by their names, so that a report read
 // back from JSON can be drawn as well.
 import { writeFileSync } from 'node:fs';
@@ -50,7 +50,7 @@ export function plotIpc(path: string, report: Report): void {
 }
 
 export function drawIpc(report: Report): string {
-  const panels: Panel[] = [
+  return draw('Between two processes on one machine', report, [
     {
       title: 'Round trip',
       subtitle: 'median, lower is better; dashed: both sides asleep while they wait',
@@ -65,12 +65,45 @@ export function drawIpc(report: Report): string {
       series: throughputSeries(report.rows),
       formatTick: formatRate,
     },
-  ];
+  ]);
+}
+
+const GIVING_COLORS: Readonly<Record<string, string>> = {
+  'ukshm offer': '#c2185b',
+  'ukshm channel': '#1e88e5',
+  'ukshm channel, copied': '#00897b',
+  'C, memfd passed': '#222222',
+  'C, Unix socket': '#8d6e63',
+  'C, vmsplice': '#7e57c2',
+  'Node net': '#f57c00',
+};
+
+/** The suite "offer": moving pages against copying, by size. */
+export function plotOffers(path: string, report: Report): void {
+  const copies = ['ukshm channel, copied', 'C, Unix socket', 'C, vmsplice', 'Node net'];
+  const series = Object.entries(GIVING_COLORS).map(([label, color]) => ({
+    label,
+    color,
+    dashed: copies.includes(label),
+    points: pointsOf(report.rows, label, /^hand-over (.+), read$/),
+  }));
+  const panel = {
+    title: 'Bytes handed over, and read in full by the receiver',
+    subtitle: 'median until the receiver has answered, lower is better; dashed: by copying',
+    left: 76,
+    series: series.filter(({ points }) => points.length > 0),
+    formatTick: formatTime,
+  };
+  writeFileSync(path, draw('From which size does moving pages beat copying?', report, [panel]));
+}
+
+function draw(title: string, report: Report, panels: readonly Panel[]): string {
   const drawn = panels.filter((panel) => panel.series.length > 0);
+  const width = drawn.length > 1 ? WIDTH : WIDTH / 2;
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" height="${HEIGHT}" font-family="Helvetica, Arial, 'DejaVu Sans', sans-serif" font-size="13">`,
-    `<rect width="${WIDTH}" height="${HEIGHT}" fill="#ffffff"/>`,
-    text(76, 36, 'Between two processes on one machine', 'font-size="20" font-weight="bold"'),
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${HEIGHT}" width="${width}" height="${HEIGHT}" font-family="Helvetica, Arial, 'DejaVu Sans', sans-serif" font-size="13">`,
+    `<rect width="${width}" height="${HEIGHT}" fill="#ffffff"/>`,
+    text(76, 36, title, 'font-size="20" font-weight="bold"'),
     text(76, HEIGHT - 18, describe(report), 'fill="#777777" font-size="12"'),
     ...drawn.map(drawPanel),
     '</svg>',

@@ -21,10 +21,14 @@ export type RowJob =
   | 'connect'
   | RequestJob
   | TopicJob
-  | ForkJob;
+  | ForkJob
+  | GiveJob;
 
 /** The serialization, and how many messages are under way. */
 export type ForkJob = `fork-${'json' | 'advanced'}-${1 | 16}`;
+
+/** Bytes handed over and read; one page with all that belongs to it; many of those. */
+export type GiveJob = 'give' | 'give-page' | 'give-rate';
 
 /** How many read. */
 export type TopicJob = `topic-${1 | 4 | 16}`;
@@ -300,6 +304,33 @@ export const pythonSubjects: readonly Subject[] = [
     command: () => python('pipe'),
     single: true,
   },
+];
+
+const PAGE_JOBS = { 'give-page': 'give-page', 'give-rate': 'give-rate' } as const;
+const giving = (name: string, jobs: Subject['jobs'], spins = false): Subject => ({
+  ...VM,
+  name,
+  jobs,
+  spins,
+  command: () => node('giving.js'),
+});
+const givingInC = (name: string, jobs: Subject['jobs']): Subject => ({
+  name,
+  peer: 'c',
+  jobs,
+  command: () => c('give'),
+  spins: false,
+});
+
+/** Who hands bytes over, and how. */
+export const giveSubjects: readonly Subject[] = [
+  giving('ukshm offer', { give: 'give-offer', ...PAGE_JOBS }),
+  giving('ukshm channel', { give: 'give-channel' }, true),
+  giving('ukshm channel, copied', { give: 'give-channel-copy' }, true),
+  giving('Node net', { give: 'give-net' }),
+  givingInC('C, Unix socket', { give: 'give-socket' }),
+  givingInC('C, vmsplice', { give: 'give-vmsplice' }),
+  givingInC('C, memfd passed', { give: 'give-memfd', ...PAGE_JOBS }),
 ];
 
 /** The C program that runs between all others and tells how the machine is at the moment. */

@@ -146,5 +146,6 @@ NAPI_MODULE_INIT() {
   export_all(env, exports, fault_exports);
   export_all(env, exports, work_exports);
   export_all(env, exports, apart_exports);
+  export_all(env, exports, offers_exports);
   return exports;
 }

@@ -50,7 +50,10 @@ extern const export_entry poll_exports[];
 extern const export_entry fault_exports[];
 extern const export_entry work_exports[];
 extern const export_entry apart_exports[];
+extern const export_entry offers_exports[];
 
+/// Ends what is offered of the pages that start here; called before they are unmapped.
+void forget_pages(uintptr_t address);
 /// Forgets what fault.c knows of a range; called before it is unmapped.
 void forget_mapping(uintptr_t address, size_t length_bytes);
 

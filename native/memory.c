@@ -110,8 +110,8 @@ typedef struct {
 } reservation;
 
 static void unmap(void *data, void *hint) {
-  (void)data;
   reservation *range = hint;
+  forget_pages((uintptr_t)data);
   forget_mapping(range->address, range->length_bytes);
   munmap((void *)range->address, range->length_bytes);
   free(range);

@@ -4,8 +4,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-/// The most descriptors in one message: a channel passes two.
-#define DESCRIPTORS_MAX 4
+/// The most descriptors in one message: the kernel's SCM_MAX_FD. A channel passes two.
+#define DESCRIPTORS_MAX 253
 
 static napi_value descriptor_answer(napi_env env, int fd) {
   int saved = errno;
@@ -83,7 +83,8 @@ static napi_value call_send_descriptors(napi_env env, napi_callback_info info) {
   union {
     char bytes[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
     struct cmsghdr alignment;
-  } control = {{0}};
+  } control;
+  memset(control.bytes, 0, CMSG_SPACE(fds_bytes));
   struct iovec vector = {bytes, length_bytes};
   struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
   if (fds_bytes > 0) {
@@ -113,7 +114,8 @@ static napi_value call_recv_descriptors(napi_env env, napi_callback_info info) {
   union {
     char bytes[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
     struct cmsghdr alignment;
-  } control = {{0}};
+  } control;
+  memset(control.bytes, 0, CMSG_SPACE(fds_bytes));
   struct iovec vector = {bytes, length_bytes};
   // CMSG_LEN, not CMSG_SPACE: in the space's padding the kernel would install one descriptor more.
   struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.bytes,

@@ -14,7 +14,7 @@ export const output = join(peers, '.build');
 const recipes = {
   c: {
     needs: 'cc',
-    steps: ['word', 'ring', 'socket'].map((name) => [
+    steps: ['word', 'ring', 'socket', 'give'].map((name) => [
       'cc',
       ...['-std=c11', '-O2', '-Wall', '-Wextra', '-o', join(output, 'c', name)],
       join(peers, 'c', `${name}.c`),

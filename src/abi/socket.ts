@@ -2,6 +2,7 @@
 
 export const AF_UNIX = 1;
 export const SOCK_STREAM = 1;
+export const SOCK_SEQPACKET = 5;
 export const SOCK_NONBLOCK = 2048;
 export const SOCK_CLOEXEC = 524288;
 export const SOL_SOCKET = 1;

@@ -6,6 +6,7 @@ import { addBuild } from './build.js';
 import { addDoctor } from './doctor.js';
 import { explain } from './failure.js';
 import { addLs } from './ls.js';
+import { addOffers } from './offers.js';
 import { addRelay } from './relay.js';
 
 function programOf(): Command {
@@ -25,6 +26,7 @@ function programOf(): Command {
   addRelay(program);
   addDoctor(program);
   addLs(program);
+  addOffers(program);
   addBuild(program);
   // Options of a command's own are looked for anywhere, `--verbose` included.
   for (const command of program.commands) command.option('--verbose', 'show stack traces');

@@ -52,6 +52,32 @@ export interface Addon {
   epollWait(epoll: number, words: Int32Array): number;
   watch(epoll: number, callback: () => boolean): object | number;
   keepAlive(watcher: object, yes: boolean): void;
+  offersOpen(): number;
+  offersWatch(yes: boolean): void;
+  offersTake(pairs: Float64Array): number;
+  offersList(out: Float64Array): number;
+  offersChallenge(yes: boolean): void;
+  pagesAdd(
+    address: number,
+    unitBytes: number,
+    fds: Int32Array,
+    rights: number,
+    protection: number,
+  ): number;
+  pagesClose(address: number): number;
+  pagesRights(address: number, first: number, count: number): number;
+  pagesHeld(address: number): number;
+  pagesLend(address: number, first: number, count: number, by: number): number;
+  pagesClaimed(address: number, unit: number): boolean;
+  offerAdd(
+    address: number,
+    first: number,
+    count: number,
+    pid: number,
+    grant: number,
+    drop: number,
+  ): number;
+  offerCancel(address: number, serial: number, pid: number): number;
   explainFault(start: number, end: number, text: string): void;
 }
 

@@ -43,6 +43,11 @@ export function addSeals(fd: number, seals: number): number {
   return addon.fcntl(fd, F_ADD_SEALS, seals);
 }
 
+/** As `addSeals`, in Node's thread pool: the kernel may wait for pages in flight. */
+export function addSealsAsync(fd: number, seals: number): Promise<number> {
+  return addon.fcntlAsync(fd, F_ADD_SEALS, seals);
+}
+
 /** The seals of a memfd, or -errno: EINVAL for anything that is not one, without touching it. */
 export function getSeals(fd: number): number {
   return addon.fcntl(fd, F_GET_SEALS, 0);

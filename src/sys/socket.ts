@@ -12,6 +12,7 @@ import {
   SO_PEERPIDFD,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
+  SOCK_SEQPACKET,
   SOCK_STREAM,
   SOL_SOCKET,
   UNIX_PATH_MAX,
@@ -30,6 +31,12 @@ export interface Credentials {
 
 export function unixSocket(): number {
   const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+  return check(addon.socket(AF_UNIX, type, 0), 'socket');
+}
+
+/** One that keeps the bounds of messages. */
+export function packetSocket(): number {
+  const type = SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC;
   return check(addon.socket(AF_UNIX, type, 0), 'socket');
 }
 

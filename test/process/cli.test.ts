@@ -5,6 +5,7 @@ import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } f
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { offer, Pages } from '../../src/offer/index.js';
 import { closeDescriptor } from '../../src/sys/memory.js';
 import { send } from '../../src/sys/socket.js';
 import { rawAccept, rawListen, welcomeOf } from './raw-peer.js';
@@ -12,7 +13,7 @@ import { folderFor, ukshm } from './relay-tools.js';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const INDEX = new URL('../../src/index.js', import.meta.url).href;
-const COMMANDS = ['relay', 'doctor', 'ls', 'build'];
+const COMMANDS = ['relay', 'doctor', 'ls', 'offers', 'build'];
 
 describe('ukshm', () => {
   it('shows its commands with --help, and each command its own options', async () => {
@@ -135,6 +136,25 @@ describe('ukshm ls', () => {
       assert.equal(status, 0, JSON.stringify(lie));
       assert.match(stdout.toString(), new RegExp(`^${name} +\\? .*answered something else`, 'm'));
     }
+  });
+});
+
+describe('ukshm offers', () => {
+  it('lists what is offered, to whom, and with which rights', async (t) => {
+    const pages = Pages.allocate({ sizeBytes: 2 ** 20 });
+    t.after(() => pages.close());
+    const { address } = offer(process.ppid, pages, { grant: 'rw', drop: 'rwx' }).unref();
+    const { status, stdout, stderr } = await ukshm(['offers', '--json']);
+    assert.equal(stderr, '');
+    assert.equal(status, 0);
+    const { offers } = JSON.parse(stdout.toString());
+    const own = offers.filter(({ sourcePid }: { sourcePid: number }) => sourcePid === process.pid);
+    const sizeBytes = 2 ** 20;
+    const parties = { sourcePid: process.pid, receiverPid: process.ppid };
+    assert.deepEqual(own, [{ ...parties, address, sizeBytes, grant: 'rw', drop: 'rwx' }]);
+    const people = (await ukshm(['offers'])).stdout.toString();
+    const line = `^ *${process.pid} +${process.ppid}  0x${address.toString(16)} +1 MiB  rw +rwx$`;
+    assert.match(people, new RegExp(line, 'm'));
   });
 });
 
