@@ -40,7 +40,7 @@ function codeOf(action: () => unknown): string {
 const STAY = `process.on('message', (message) => process.send(message));`;
 
 describe('a forked child', { concurrency: 2 }, () => {
-  promise('emits spawn, message, disconnect, exit and close, in this order', async (fork) => {
+  promise('emits spawn, then message, then disconnect and exit, then close', async (fork) => {
     const child = forked(
       fork,
       `process.on('message', () => process.send(1, () => process.disconnect()))`,
@@ -51,13 +51,10 @@ describe('a forked child', { concurrency: 2 }, () => {
     }
     child.process.send('go');
     await child.closed;
-    assert.deepEqual(events, [
-      ['spawn'],
-      ['message', 1, undefined],
-      ['disconnect'],
-      ['exit', 0, null],
-      ['close', 0, null],
-    ]);
+    // The pipe's end and the process's are two things: which is heard of first is up to the system.
+    const middle = events.splice(2, 2).sort();
+    assert.deepEqual(middle, [['disconnect'], ['exit', 0, null]]);
+    assert.deepEqual(events, [['spawn'], ['message', 1, undefined], ['close', 0, null]]);
   });
 
   promise('tells its exit code, or its signal', async (fork) => {
