@@ -29,6 +29,8 @@ const HEIGHT = 640;
 const TOP = 112;
 const BOTTOM = 560;
 const PLOT_WIDTH = 430;
+/** The longest name of a single panel needs a little more. */
+const LABEL_EXTRA = 60;
 /** Room for the names at the right of a panel. */
 const LABEL_GAP = 16;
 const LABEL_LINE = 17;
@@ -99,7 +101,7 @@ export function plotOffers(path: string, report: Report): void {
 
 function draw(title: string, report: Report, panels: readonly Panel[]): string {
   const drawn = panels.filter((panel) => panel.series.length > 0);
-  const width = drawn.length > 1 ? WIDTH : WIDTH / 2;
+  const width = drawn.length > 1 ? WIDTH : WIDTH / 2 + LABEL_EXTRA;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${HEIGHT}" width="${width}" height="${HEIGHT}" font-family="Helvetica, Arial, 'DejaVu Sans', sans-serif" font-size="13">`,
     `<rect width="${width}" height="${HEIGHT}" fill="#ffffff"/>`,
