@@ -104,6 +104,7 @@ function draw(title: string, report: Report, panels: readonly Panel[]): string {
   const width = drawn.length > 1 ? WIDTH : WIDTH / 2 + LABEL_EXTRA;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${HEIGHT}" width="${width}" height="${HEIGHT}" font-family="Helvetica, Arial, 'DejaVu Sans', sans-serif" font-size="13">`,
+    `<title>${title}</title>`,
     `<rect width="${width}" height="${HEIGHT}" fill="#ffffff"/>`,
     text(76, 36, title, 'font-size="20" font-weight="bold"'),
     text(76, HEIGHT - 18, describe(report), 'fill="#777777" font-size="12"'),
