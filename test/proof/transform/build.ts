@@ -1,0 +1,128 @@
+// Builds a variant: the product's sources, with or without planted bugs, turned into generators, in
+// .cache/proof/<what it is made of>/. Made once for each state of the sources.
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import ts from 'typescript';
+import { ROOT, readBelow } from '../../house/root.js';
+import { Colours } from './colour.js';
+import { Emitter } from './emit.js';
+import { isHarness, REPLACED } from './modules.js';
+import { type Edit, pathOf, readSources } from './sources.js';
+
+/** dist/test/proof/. */
+const HERE = fileURLToPath(new URL('..', import.meta.url));
+const RUNTIME = pathToFileURL(join(HERE, 'explore/runtime.js')).href;
+const HEAD =
+  `import * as $ from '${RUNTIME}'; const { Promise, AbortController, AbortSignal } = $; ` +
+  'const $S = $.addSites(SITES); ';
+
+export interface Variant {
+  /** Modules by the path of their source. */
+  load(path: string): Promise<Record<string, unknown>>;
+}
+
+export interface BuildOptions {
+  /** Sources, with which the build begins: scenarios or unit tests. */
+  readonly roots: readonly string[];
+  readonly edits?: readonly Edit[];
+  /** For unit tests: what foreign code calls back runs without a scheduler. */
+  readonly syncCallbacks?: boolean;
+}
+
+/** Builds a variant, or finds it built. @throws Refusal; Error where an edit finds nothing. */
+export function buildVariant(options: BuildOptions): Variant {
+  const folder = join(ROOT, '.cache/proof', keyOf(options));
+  if (!existsSync(folder)) write(folder, turn(options));
+  return {
+    load: (path) => import(pathToFileURL(join(folder, path.replace(/\.ts$/, '.js'))).href),
+  };
+}
+
+/** The turned sources, by the paths that they are to have. */
+export function turn({
+  roots,
+  edits = [],
+  syncCallbacks = false,
+}: BuildOptions): Map<string, string> {
+  const sources = readSources(roots, edits, (path) => path in REPLACED || isHarness(path));
+  const untouched = edits.find(({ file }) => !sources.files.has(file));
+  if (untouched !== undefined) throw new Error(`${untouched.file} is no part of this build`);
+  const emitter = new Emitter(new Colours(sources), syncCallbacks);
+  const files = new Map<string, string>();
+  for (const [path, source] of sources.files) {
+    const { text, sites } = emitter.file(source);
+    const head = HEAD.replace('SITES', () => JSON.stringify(sites));
+    files.set(path.replace(/\.ts$/, '.js'), toJavaScript(head + text, path));
+  }
+  for (const source of sources.program.getSourceFiles()) {
+    const path = pathOf(source);
+    const by = REPLACED[path]?.by;
+    const taken = by !== undefined ? `stubs/${by}` : path.replace(/^test\/proof\/|\.ts$/g, '');
+    if (by === undefined && !isHarness(path)) continue;
+    const url = pathToFileURL(join(HERE, `${taken}.js`)).href;
+    files.set(path.replace(/\.ts$/, '.js'), `export * from '${url}';\n`);
+  }
+  return files;
+}
+
+function toJavaScript(text: string, path: string): string {
+  const { outputText, diagnostics = [] } = ts.transpileModule(text, {
+    fileName: path,
+    reportDiagnostics: true,
+    compilerOptions: {
+      target: ts.ScriptTarget.ES2022,
+      module: ts.ModuleKind.ES2022,
+      verbatimModuleSyntax: true,
+    },
+  });
+  const [first] = diagnostics;
+  if (first === undefined) {
+    return outputText.replace(
+      /from '(node:test)'/g,
+      `from '${pathToFileURL(join(HERE, 'stubs/node-test.js')).href}'`,
+    );
+  }
+  const around = text.slice((first.start ?? 0) - 60, (first.start ?? 0) + 60);
+  throw new Error(`${path}: ${ts.flattenDiagnosticMessageText(first.messageText, ' ')}: ${around}`);
+}
+
+function write(folder: string, files: ReadonlyMap<string, string>): void {
+  const fresh = `${folder}.${process.pid}`;
+  for (const [path, text] of files) {
+    mkdirSync(dirname(join(fresh, path)), { recursive: true });
+    writeFileSync(join(fresh, path), text);
+  }
+  try {
+    renameSync(fresh, folder);
+  } catch (error) {
+    // Another process has built the same meanwhile.
+    rmSync(fresh, { recursive: true });
+    if (!existsSync(folder)) throw error;
+  }
+}
+
+let common: string | undefined;
+
+/** All that a build depends on. */
+function keyOf(options: BuildOptions): string {
+  if (common === undefined) {
+    const hash = createHash('sha256').update(ts.version);
+    const texts = [
+      ...readBelow('src', '.ts'),
+      ...readBelow('test/proof/scenarios', '.ts'),
+      ...readBelow('test/unit', '.ts'),
+      ...readBelow('dist/test/proof/transform', '.js'),
+    ];
+    for (const [path, text] of texts) hash.update(`${path}\0${text}\0`);
+    common = hash.digest('hex');
+  }
+  const text = `${common}${HERE}${JSON.stringify(options)}`;
+  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+}
+
+/** A source's text, for the tests of the transformer. */
+export function readTurned(path: string, files: ReadonlyMap<string, string>): string {
+  return files.get(path.replace(/\.ts$/, '.js')) ?? readFileSync(join(ROOT, path), 'utf8');
+}
