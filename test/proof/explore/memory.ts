@@ -1,6 +1,7 @@
 // Shared memories of a scenario: plain ArrayBuffers that all parties see. Kept for the next schedule,
 // for which what was written becomes zeros again.
 import { RING_OFFSET } from '../../../src/memory/outbox-layout.js';
+import type { Word } from './races.js';
 
 const MEMORY = Symbol('memory');
 
@@ -21,6 +22,8 @@ export class Memory {
   readonly nameOf: (offset: number) => string;
   /** Parties that have replaced it by zeros of their own, as bits. */
   closedBy = 0;
+  /** What the watch for races knows of each word. */
+  readonly watched: (Word | undefined)[] = [];
   /** Where it was written, for the next schedule. */
   readonly #written: number[] = [];
   readonly #words: Int32Array;

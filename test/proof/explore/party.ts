@@ -71,9 +71,7 @@ export class Party implements Running {
   *#life(main: () => unknown): Steps<void> {
     const result = yield* run(main());
     const ended = SteppedPromise.resolve(result);
-    ended.react(function* (ok, error): Steps<void> {
-      if (!ok) throw error;
-    });
+    ended.react((ok, error) => failing(ok, error));
     yield* this.#runJobs();
     while (!ended.settled || this.refs > 0 || this.turns.length > 0 || this.#isAwaited()) {
       this.pending = call('wait', 1 << this.index, -1, () => this.#hasEvents());
@@ -132,6 +130,11 @@ export class Party implements Running {
     }
     return events;
   }
+}
+
+// biome-ignore lint/correctness/useYield: a job that only fails.
+function* failing(ok: boolean, error: unknown): Steps<void> {
+  if (!ok) throw error;
 }
 
 /** What epoll would say of a socket. */

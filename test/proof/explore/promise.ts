@@ -96,6 +96,7 @@ class SteppedPromise {
     this.#settle('rejected', reason);
   };
 
+  // biome-ignore lint/suspicious/noThenProperty: it is a promise.
   then(onFulfilled?: Callback, onRejected?: Callback): SteppedPromise {
     const derived = new SteppedPromise();
     this.react((ok, value) => {

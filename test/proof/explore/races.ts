@@ -5,7 +5,10 @@ import type { Memory } from './memory.js';
 
 type Clock = Int32Array;
 
-class Word {
+/** What is known of one word. Kept with its memory from run to run, and begun anew in each. */
+export class Word {
+  /** The run that it was last used in. */
+  run = -1;
   /** Party and time of the last plain write, and of plain reads since. */
   writer = -1;
   writtenAt = 0;
@@ -18,14 +21,17 @@ class Word {
   handed: Clock | undefined = undefined;
 }
 
+let runs = 0;
+
 export class Races {
   readonly #count: number;
   readonly #clocks: Clock[];
-  readonly #words: Map<number, Word> = new Map();
+  readonly #run: number;
   readonly #inboxes: Clock[];
 
   constructor(partyCount: number) {
     this.#count = partyCount;
+    this.#run = runs++;
     this.#clocks = Array.from({ length: partyCount }, () => new Int32Array(partyCount));
     this.#inboxes = Array.from({ length: partyCount }, () => new Int32Array(partyCount));
     for (let i = 0; i < partyCount; i++) (this.#clocks[i] as Clock)[i] = 1;
@@ -42,11 +48,11 @@ export class Races {
   ): number {
     const clock = this.#clocks[party] as Clock;
     for (let at = from >> 2; at << 2 < to; at++) {
-      const key = memory.id * 2 ** 30 + at;
-      let word = this.#words.get(key);
-      if (word === undefined) {
+      let word = memory.watched[at];
+      if (word === undefined || word.run !== this.#run) {
         word = new Word();
-        this.#words.set(key, word);
+        word.run = this.#run;
+        memory.watched[at] = word;
       }
       const other = this.#unordered(word, clock, party, writes, atomic);
       if (other >= 0) return other;

@@ -27,21 +27,22 @@ export {
 type View = Int32Array | Uint8Array | BigInt64Array;
 type Numbers = Record<number, unknown> & { length: number };
 
+/** The one helper through which deliberate races go (src/ring/words.ts). */
+const DELIBERATE = 'src/ring/words.ts:';
 const sites: Site[] = [];
+const deliberate: boolean[] = [];
 
 /** @returns the number of the first. */
 export function addSites(more: readonly Site[]): number {
   const first = sites.length;
   sites.push(...more);
+  for (const { place } of more) deliberate.push(place.startsWith(DELIBERATE));
   return first;
 }
 
 export function siteAt(site: number): Site {
   return sites[site] ?? { place: '', text: '' };
 }
-
-/** The one helper through which deliberate races go (src/ring/words.ts). */
-const DELIBERATE = 'src/ring/words.ts:';
 
 /** Announces an access, waits for its turn and tells the watch for races. */
 function* turn(kind: string, memory: Memory, from: number, to: number, site: number): Steps<Op> {
@@ -54,7 +55,7 @@ function* turn(kind: string, memory: Memory, from: number, to: number, site: num
   current.party.pending = op;
   yield;
   if (writes) memory.noteWritten(from, to);
-  const atomic = kind.startsWith('atomic') || siteAt(site).place.startsWith(DELIBERATE);
+  const atomic = kind.startsWith('atomic') || deliberate[site] === true;
   world.onAccess(memory, op, atomic);
   return op;
 }

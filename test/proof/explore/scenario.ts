@@ -1,6 +1,9 @@
 // What a scenario is made of. A scenario is an ordinary module below scenarios/; it is turned together
 // with the product, so whatever it does with shared memory is a step, too.
+import type { Mapping } from '../../../src/memory/mapping.js';
+import { Mapping as PartyMapping } from '../stubs/mapping.js';
 import { current } from './current.js';
+import type { Memory } from './memory.js';
 import { call } from './op.js';
 import type { Steps } from './promise.js';
 import { type World, world } from './world.js';
@@ -42,4 +45,9 @@ export class Bell {
     world.races?.received(current.party.index);
     this.#count = 0;
   }
+}
+
+/** One party's mapping of a memory: call it in that party. */
+export function map(memory: Memory): Mapping {
+  return new PartyMapping(memory) as unknown as Mapping;
 }

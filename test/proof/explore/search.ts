@@ -95,7 +95,7 @@ function branchAt(
   // Where only deaths are left, they cost nothing.
   const left = affordable.length > 0 ? affordable : [...enabled];
   const goesOn = left.indexOf(last);
-  const [chosen] = left.splice(goesOn < 0 ? 0 : goesOn, 1);
+  const [chosen] = left.splice(Math.max(goesOn, 0), 1);
   return { chosen: chosen as number, left, preemptions };
 }
 

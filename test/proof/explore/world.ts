@@ -116,8 +116,8 @@ export class World {
   enabled(): number[] {
     const actors: number[] = [];
     for (let i = 0; i < this.parties.length; i++) if (this.isEnabled(i)) actors.push(i);
-    const waiting = this.parties.filter((party) => !party.over);
-    if (actors.length === 0 && waiting.length > 0) {
+    const waiting = actors.length > 0 ? [] : this.parties.filter((party) => !party.over);
+    if (waiting.length > 0) {
       const next = Math.min(...waiting.map((party) => party.nextTimer));
       if (next > this.nowMs && Number.isFinite(next)) {
         this.nowMs = next;

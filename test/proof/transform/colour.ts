@@ -2,7 +2,7 @@
 // step, an `await`, or a function of which nothing is known. Decided over the whole program, until
 // nothing changes any more.
 import ts from 'typescript';
-import { isForeignStep } from './modules.js';
+import { isForeignStep, isReplaced } from './modules.js';
 import { pathOf, type Sources } from './sources.js';
 import { isTypedArrayName, TypedArrays } from './typed-arrays.js';
 import { Calls, isUnit, type Targets, type Unit, unitAround } from './units.js';
@@ -142,7 +142,8 @@ export class Colours {
     );
     if (targets.foreign === undefined || callbacks.length === 0) return { kind: 'call', targets };
     const { name } = targets.foreign as { name?: ts.Node };
-    if (this.mayStep(targets)) return { kind: 'call', targets };
+    // What takes a module's place knows what to do with steps.
+    if (isReplaced(pathOf(targets.foreign.getSourceFile()))) return { kind: 'call', targets };
     return { kind: 'foreign', name: name?.getText() ?? '', callbacks };
   }
 

@@ -118,7 +118,8 @@ export class Emitter {
       case 'call': {
         const call = this.#verbatim(node);
         if (building) return `$.now(${call}, '${placeOf(node)}')`;
-        return this.#colours.isSure(act.targets) ? `(yield* ${call})` : `(yield* $.run(${call}))`;
+        const sure = this.#colours.isSure(act.targets) && !isOptional(node);
+        return sure ? `(yield* ${call})` : `(yield* $.run(${call}))`;
       }
       default:
         throw new Refusal(node, 'an assignment that is not a plain one');
@@ -259,9 +260,14 @@ export class Emitter {
   }
 }
 
+function isOptional(node: ts.Node): boolean {
+  return (node.flags & ts.NodeFlags.OptionalChain) !== 0;
+}
+
 /** Whether an optional chain goes on behind this node. */
 function goesOn(node: ts.Node): boolean {
   const { parent } = node;
+  if (!isOptional(node)) return false;
   const chained = ts.isPropertyAccessExpression(parent) || ts.isCallExpression(parent);
   if (!chained || parent.expression !== node) return false;
   return (parent.flags & ts.NodeFlags.OptionalChain) !== 0;

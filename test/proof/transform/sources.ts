@@ -90,11 +90,21 @@ export function readSources(
   };
   const names = roots.map((root) => join(ROOT, root));
   const program = ts.createProgram(names, OPTIONS, host);
+  const checker = program.getTypeChecker();
   const files = new Map<string, ts.SourceFile>();
-  for (const source of program.getSourceFiles()) {
+  const reach = (source: ts.SourceFile | undefined): void => {
+    if (source === undefined || source.isDeclarationFile) return;
     const path = pathOf(source);
     const ours = TURNED.some((folder) => path.startsWith(folder));
-    if (ours && !source.isDeclarationFile && !replaced(path)) files.set(path, source);
-  }
-  return { program, checker: program.getTypeChecker(), files };
+    if (!ours || replaced(path) || files.has(path)) return;
+    files.set(path, source);
+    for (const statement of source.statements) {
+      const imports = ts.isImportDeclaration(statement) || ts.isExportDeclaration(statement);
+      const module = imports && statement.moduleSpecifier;
+      if (!module) continue;
+      reach(checker.getSymbolAtLocation(module)?.valueDeclaration?.getSourceFile());
+    }
+  };
+  for (const name of names) reach(program.getSourceFile(name));
+  return { program, checker, files };
 }
