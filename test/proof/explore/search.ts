@@ -20,6 +20,8 @@ export interface Limits {
   readonly schedulesMax?: number;
   /** By performance.now(). */
   readonly deadlineMs?: number;
+  /** A failure is one run among others. */
+  readonly continues?: boolean;
   /** Told of each run that came to its end. */
   readonly onRun?: (run: Run) => void;
 }
@@ -34,7 +36,7 @@ export function note(outcome: Outcome, run: Run, limits: Limits): boolean {
   if (run.abandoned) outcome.redundant++;
   else outcome.schedules++;
   if (!run.abandoned) limits.onRun?.(run);
-  if (run.world.failure !== undefined) {
+  if (run.world.failure !== undefined && !limits.continues) {
     outcome.failure = run;
     return true;
   }

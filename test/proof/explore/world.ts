@@ -48,6 +48,8 @@ export class World {
   readonly #dying: boolean[] = [];
   readonly #fds: Map<number, Socket | Party> = new Map();
   #lastFd = 2;
+  /** By party: those that share a socket with it, as bits. */
+  readonly #linked: number[] = [];
 
   constructor() {
     for (const memory of pool) memory.reset();
@@ -90,9 +92,8 @@ export class World {
 
   start(): void {
     this.races = new Races(this.parties.length);
-    const all = this.parties.reduce((bits, { index }) => bits | (1 << index), 0);
-    for (const { index } of this.mortals) {
-      this.#deaths.push({ ...call('dies', all), kills: index });
+    for (const mortal of this.mortals) {
+      this.#deaths.push({ ...call('dies', this.peersOf(mortal)), kills: mortal.index });
       this.#dying.push(true);
     }
     this.running = true;
@@ -182,6 +183,7 @@ export class World {
     const left: Socket = { owner: a, peer: undefined, queue: [], open: true };
     const right: Socket = { owner: b, peer: left, queue: [], open: true };
     left.peer = right;
+    this.#link(a, b);
     return [this.#newFd(left), this.#newFd(right)];
   }
 
@@ -204,9 +206,14 @@ export class World {
     return socketReadiness(what.queue.length, hungUp, full);
   }
 
-  /** Parties that a system call of this one about all its sockets concerns, as bits. */
+  /** Parties that this one's end concerns, as bits. */
   peersOf(party: Party): number {
-    return this.parties.reduce((bits, { index }) => bits | (1 << index), 1 << party.index);
+    return (this.#linked[party.index] ?? 0) | (1 << party.index);
+  }
+
+  #link(a: Party, b: Party): void {
+    this.#linked[a.index] = this.peersOf(a) | (1 << b.index);
+    this.#linked[b.index] = this.peersOf(b) | (1 << a.index);
   }
 
   /** The kernel closes what a party that ended had open. */
@@ -214,7 +221,10 @@ export class World {
     for (const what of this.#fds.values()) {
       if (!(what instanceof Party) && what.owner === party) what.open = false;
     }
-    for (const other of this.parties) this.races?.sent(party.index, other.index);
+    const peers = this.peersOf(party);
+    for (const { index } of this.parties) {
+      if ((peers & (1 << index)) !== 0) this.races?.sent(party.index, index);
+    }
   }
 
   *send(fd: number, bytes: Uint8Array): Steps<number> {

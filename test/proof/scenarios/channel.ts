@@ -95,8 +95,44 @@ export function channelScenario(options: ChannelCase): Scenario {
   };
 }
 
+/** Each message is awaited before the next one is sent: nobody but the reader can wake the sender. */
+function echoScenario(count: number): Scenario {
+  return {
+    name: 'channel, echo',
+    setUp: (world) => {
+      let answered = 0;
+      const asker = world.party('asker', async () => {
+        const channel = pair.openLeft();
+        for (let n = 0; n < count; n++) {
+          await channel.send(payload(n, 8));
+          assert.ok(await channel.readable());
+          channel.drain((message) => {
+            assert.deepEqual(new Uint8Array(message.bytes), payload(n + 8, 8));
+            answered++;
+          });
+        }
+        await channel.close();
+      });
+      const echo = world.party('echo', async () => {
+        const channel = pair.openRight();
+        let n = 0;
+        for await (const message of channel) {
+          assert.deepEqual(message.copy(), payload(n, 8));
+          message.release();
+          await channel.send(payload(n + 8, 8));
+          n++;
+        }
+        await channel.close();
+      });
+      const pair = new Pair(world, asker, echo);
+      return () => assert.equal(answered, count);
+    },
+  };
+}
+
 export const scenarios: readonly Scenario[] = [
   channelScenario({ name: 'channel, three messages', lengths: [8, 8, 8] }),
+  echoScenario(3),
   channelScenario({ name: 'channel, full and padded', lengths: [8, 8, 0, 8, 8, 8] }),
   channelScenario({ name: 'channel, messages held', lengths: [8, 8, 8, 8, 8], holds: true }),
   channelScenario({
@@ -104,6 +140,13 @@ export const scenarios: readonly Scenario[] = [
     lengths: [20, 20, 20],
     ringBytes: 128,
     arenaBytes: 8192,
+  }),
+  channelScenario({
+    name: 'channel, chunks in turn',
+    lengths: [20, 20, 20, 20, 20, 20],
+    ringBytes: 128,
+    arenaBytes: 8192,
+    inFlightBytes: 4096,
   }),
   channelScenario({ name: 'channel, the sender dies', lengths: [8, 8], mortal: 'sender' }),
   channelScenario({

@@ -132,4 +132,12 @@ export const padded: Scenario = ringScenario({
   start: 0,
 });
 
-export const scenarios: readonly Scenario[] = [twoSlots, padded];
+/** The cursors pass 2^31, where they become negative. */
+export const signed: Scenario = ringScenario({
+  name: 'ring whose cursors pass 2^31',
+  ringBytes: 32,
+  lengths: [8, 8, 8],
+  start: 2 ** 31 - 16,
+});
+
+export const scenarios: readonly Scenario[] = [twoSlots, padded, signed];

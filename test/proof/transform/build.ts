@@ -8,8 +8,8 @@ import ts from 'typescript';
 import { ROOT, readBelow } from '../../house/root.js';
 import { Colours } from './colour.js';
 import { Emitter } from './emit.js';
-import { isHarness, REPLACED } from './modules.js';
-import { type Edit, pathOf, readSources } from './sources.js';
+import { isReplaced, REPLACED, SMALLER } from './modules.js';
+import { type Edit, pathOf, readSources, type Sources } from './sources.js';
 
 /** dist/test/proof/. */
 const HERE = fileURLToPath(new URL('..', import.meta.url));
@@ -40,31 +40,72 @@ export function buildVariant(options: BuildOptions): Variant {
   };
 }
 
+interface Turned {
+  readonly sources: Sources;
+  readonly colours: Colours;
+  readonly emitter: Emitter;
+  /** By the paths that they are to have. */
+  readonly files: ReadonlyMap<string, string>;
+}
+
+/** Turned sources without planted bugs, by their roots. */
+const bases: Map<string, Turned> = new Map();
+
 /** The turned sources, by the paths that they are to have. */
-export function turn({
-  roots,
-  edits = [],
-  syncCallbacks = false,
-}: BuildOptions): Map<string, string> {
-  const sources = readSources(roots, edits, (path) => path in REPLACED || isHarness(path));
-  const untouched = edits.find(({ file }) => !sources.files.has(file));
-  if (untouched !== undefined) throw new Error(`${untouched.file} is no part of this build`);
-  const emitter = new Emitter(new Colours(sources), syncCallbacks);
+export function turn(options: BuildOptions): ReadonlyMap<string, string> {
+  const { roots, edits = [], syncCallbacks = false } = options;
+  const key = JSON.stringify([roots, syncCallbacks]);
+  const base = bases.get(key) ?? turnAll(roots, syncCallbacks);
+  bases.set(key, base);
+  return edits.length === 0 ? base.files : turnEdited(base, roots, edits);
+}
+
+function turnAll(roots: readonly string[], syncCallbacks: boolean): Turned {
+  const sources = readSources(roots, SMALLER, isReplaced);
+  const colours = new Colours(sources);
+  const emitter = new Emitter(colours, syncCallbacks);
   const files = new Map<string, string>();
   for (const [path, source] of sources.files) {
-    const { text, sites } = emitter.file(source);
-    const head = HEAD.replace('SITES', () => JSON.stringify(sites));
-    files.set(path.replace(/\.ts$/, '.js'), toJavaScript(head + text, path));
+    files.set(path.replace(/\.ts$/, '.js'), textOf(emitter, source));
   }
   for (const source of sources.program.getSourceFiles()) {
     const path = pathOf(source);
+    if (!isReplaced(path)) continue;
     const by = REPLACED[path]?.by;
     const taken = by !== undefined ? `stubs/${by}` : path.replace(/^test\/proof\/|\.ts$/g, '');
-    if (by === undefined && !isHarness(path)) continue;
     const url = pathToFileURL(join(HERE, `${taken}.js`)).href;
     files.set(path.replace(/\.ts$/, '.js'), `export * from '${url}';\n`);
   }
+  return { sources, colours, emitter, files };
+}
+
+/** The same with edits: what is not edited is as it was. */
+function turnEdited(
+  base: Turned,
+  roots: readonly string[],
+  edits: readonly Edit[],
+): ReadonlyMap<string, string> {
+  const sources = readSources(roots, [...SMALLER, ...edits], isReplaced, base.sources);
+  const colours = new Colours(sources, base);
+  const emitter = new Emitter(colours, false);
+  const files = new Map(base.files);
+  for (const { file } of edits) {
+    const source = sources.files.get(file);
+    const before = base.sources.files.get(file);
+    if (source === undefined || before === undefined)
+      throw new Error(`${file} is not in this build`);
+    if (colours.namesIn(source) !== base.colours.namesIn(before)) {
+      throw new Error(`the edit of ${file} changes which functions have steps`);
+    }
+    files.set(file.replace(/\.ts$/, '.js'), textOf(emitter, source));
+  }
   return files;
+}
+
+function textOf(emitter: Emitter, source: ts.SourceFile): string {
+  const { text, sites } = emitter.file(source);
+  const head = HEAD.replace('SITES', () => JSON.stringify(sites));
+  return toJavaScript(head + text, pathOf(source));
 }
 
 function toJavaScript(text: string, path: string): string {

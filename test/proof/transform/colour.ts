@@ -32,14 +32,21 @@ const EACH = new Set(['forEach', 'map', 'filter', 'some', 'every', 'find']);
 export class Colours {
   readonly arrays: TypedArrays;
   readonly calls: Calls;
-  readonly #coloured: Set<Unit> = new Set();
+  readonly #coloured: Set<Unit>;
   readonly #acts: Map<ts.Node, Act> = new Map();
 
-  constructor(sources: Sources) {
+  /**
+   * @param base - of the same sources without edits: then only the sources that are not in it are
+   * looked at, and all others keep their colours.
+   */
+  constructor(sources: Sources, base?: { readonly sources: Sources; readonly colours: Colours }) {
     this.arrays = new TypedArrays(sources.checker);
-    this.calls = new Calls(sources);
+    this.calls = new Calls(sources, base?.colours.calls);
+    this.#coloured = base === undefined ? new Set() : new Set(base.colours.#coloured);
+    const known = new Set(base?.sources.files.values());
     const pending: { unit: Unit; act: Act }[] = [];
     for (const source of sources.files.values()) {
+      if (known.has(source)) continue;
       const visit = (node: ts.Node): void => {
         const act = this.#actAt(node);
         if (act !== undefined) {
@@ -57,6 +64,16 @@ export class Colours {
       before = this.#coloured.size;
       for (const { unit, act } of pending) if (this.isStep(act)) this.#coloured.add(unit);
     }
+  }
+
+  /** The coloured functions of a source, as text: an edit must not change them. */
+  namesIn(source: ts.SourceFile): string {
+    const inside = [...this.#coloured].filter((unit) => unit.getSourceFile() === source);
+    const nameOf = (unit: Unit): string => unit.name?.getText() ?? '=>';
+    return inside
+      .sort((a, b) => a.pos - b.pos)
+      .map(nameOf)
+      .join(' ');
   }
 
   isColoured(unit: Unit): boolean {

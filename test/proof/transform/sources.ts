@@ -27,7 +27,7 @@ const OPTIONS: ts.CompilerOptions = {
   skipLibCheck: true,
 };
 
-/** Parsed files without edits: the libraries are the greater part, and each variant needs them. */
+/** Parsed files, by name and edits: the libraries are the greater part, and each variant needs them. */
 const parsed: Map<string, ts.SourceFile> = new Map();
 
 export interface Sources {
@@ -68,28 +68,31 @@ export function edited(path: string, text: string, edits: readonly Edit[]): stri
 /**
  * Reads `roots` and all that they import.
  * @param replaced - modules that others take the place of: they are read, but not turned.
+ * @param before - the same without the edits, from which what is equal is taken.
  */
 export function readSources(
   roots: readonly string[],
   edits: readonly Edit[],
   replaced: (path: string) => boolean,
+  before?: Sources,
 ): Sources {
   const host = ts.createCompilerHost(OPTIONS, true);
   const read = host.getSourceFile;
   host.getSourceFile = (name, version) => {
     const path = relative(ROOT, name);
-    const known = parsed.get(name);
-    if (edits.some(({ file }) => file === path)) {
-      const text = edited(path, readFileSync(name, 'utf8'), edits);
-      return ts.createSourceFile(name, text, version, true);
-    }
+    const own = edits.filter(({ file }) => file === path);
+    const key = own.length === 0 ? name : `${name} ${JSON.stringify(own)}`;
+    const known = parsed.get(key);
     if (known !== undefined) return known;
-    const source = read.call(host, name, version);
-    if (source !== undefined) parsed.set(name, source);
+    const source =
+      own.length === 0
+        ? read.call(host, name, version)
+        : ts.createSourceFile(name, edited(path, readFileSync(name, 'utf8'), own), version, true);
+    if (source !== undefined) parsed.set(key, source);
     return source;
   };
   const names = roots.map((root) => join(ROOT, root));
-  const program = ts.createProgram(names, OPTIONS, host);
+  const program = ts.createProgram(names, OPTIONS, host, before?.program);
   const checker = program.getTypeChecker();
   const files = new Map<string, ts.SourceFile>();
   const reach = (source: ts.SourceFile | undefined): void => {

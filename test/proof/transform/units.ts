@@ -42,12 +42,14 @@ export class Calls {
   readonly #checker: ts.TypeChecker;
   readonly #files: ReadonlySet<ts.SourceFile>;
   /** Functions by the name of the method or property that holds them. */
-  readonly #named: Map<string, Targets> = new Map();
+  readonly #named: Map<string, Targets>;
 
-  constructor(sources: Sources) {
+  /** @param base - of the same sources but for an edit: what has which name is taken from there. */
+  constructor(sources: Sources, base?: Calls) {
     this.#checker = sources.checker;
     this.#files = new Set(sources.files.values());
-    for (const source of this.#files) this.#collect(source);
+    this.#named = base === undefined ? new Map() : base.#named;
+    if (base === undefined) for (const source of this.#files) this.#collect(source);
   }
 
   /** Where a call or `new` leads. */
