@@ -185,4 +185,55 @@ export const BUGS: readonly Bug[] = [
     scenario: 'the sender dies',
     failure: WAITS,
   },
+  {
+    name: 'what the writer has overtaken passes for whole',
+    edit: {
+      file: 'src/ring/latest.ts',
+      from: 'const NEWER_MAX: number = LATEST_BUFFERS - 2;',
+      to: 'const NEWER_MAX: number = LATEST_BUFFERS - 1;',
+    },
+    scenarios: 'latest',
+    scenario: 'read often',
+    failure: /whole/,
+  },
+  {
+    name: 'the version before its value',
+    edit: {
+      file: 'src/patterns/latest/table-writer.ts',
+      from: '    if (value !== undefined) this.#bytes.set(value, at + VALUE_OFFSET);\n    this.#latest.commit(slot, slotsUsed);',
+      to: '    this.#latest.commit(slot, slotsUsed);\n    if (value !== undefined) this.#bytes.set(value, at + VALUE_OFFSET);',
+    },
+    scenarios: 'latest',
+    scenario: 'into a target',
+    failure: /whole/,
+  },
+  {
+    name: 'the middle does not wait until the target has mapped the memory',
+    edit: {
+      file: 'src/channel/forward.ts',
+      from: '    await unlessAborted(exported.ready, signal);\n',
+      to: '',
+    },
+    scenarios: 'forward',
+    scenario: 'small and large',
+    failure: /is not imported/,
+  },
+  {
+    name: 'the middle gives a forwarded message back at once',
+    edit: {
+      file: 'src/channel/forward.ts',
+      from: '  space.expectReleases();\n',
+      to: '  space.expectReleases();\n  comeBack();\n',
+    },
+    scenarios: 'forward',
+    scenario: 'chunks in turn',
+    failure: /race|whole|not lent|that it was lent/,
+  },
+  {
+    name: 'the target is not asked for what it has released',
+    edit: { file: 'src/channel/forward.ts', from: '  space.expectReleases();\n', to: '' },
+    scenarios: 'forward',
+    scenario: 'chunks in turn',
+    failure: WAITS,
+  },
 ];

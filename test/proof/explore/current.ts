@@ -13,6 +13,8 @@ export interface Running {
   pending: Op | undefined;
   /** What it is doing. */
   doing: Op | undefined;
+  /** It reads what it will judge afterwards (runtime.ts). */
+  judges: boolean;
 }
 
 /** Nobody: what runs before the parties do, behind them, and in unit tests. */
@@ -23,6 +25,7 @@ export const nobody: Running = {
   rejections: [],
   pending: undefined,
   doing: undefined,
+  judges: false,
 };
 
 export const current: { party: Running } = { party: nobody };

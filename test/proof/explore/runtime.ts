@@ -27,21 +27,31 @@ export {
 type View = Int32Array | Uint8Array | BigInt64Array;
 type Numbers = Record<number, unknown> & { length: number };
 
-/** The one helper through which deliberate races go (src/ring/words.ts). */
-const DELIBERATE = 'src/ring/words.ts:';
+/**
+ * Where a plain load may race, deliberately: in the helpers of src/ring/words.ts, and between `begin`
+ * and `intact` of a reader of latest values, which judges afterwards whether what it read is whole.
+ */
+const HELPER = 'src/ring/words.ts:';
+const JUDGE = 'src/ring/latest.ts:';
 const sites: Site[] = [];
 const deliberate: boolean[] = [];
+/** +1: from here on this party's loads are judged; -1: up to here. */
+const judges: number[] = [];
 
 /** @returns the number of the first. */
 export function addSites(more: readonly Site[]): number {
   const first = sites.length;
   sites.push(...more);
-  for (const { place } of more) deliberate.push(place.startsWith(DELIBERATE));
+  for (const { place, inside } of more) {
+    const judge = place.startsWith(JUDGE);
+    deliberate.push(place.startsWith(HELPER));
+    judges.push(judge && inside === 'begin' ? 1 : judge && inside === 'intact' ? -1 : 0);
+  }
   return first;
 }
 
 export function siteAt(site: number): Site {
-  return sites[site] ?? { place: '', text: '' };
+  return sites[site] ?? { place: '', inside: '', text: '' };
 }
 
 /** Announces an access, waits for its turn and tells the watch for races. */
@@ -55,8 +65,11 @@ function* turn(kind: string, memory: Memory, from: number, to: number, site: num
   current.party.pending = op;
   yield;
   if (writes) memory.noteWritten(from, to);
-  const atomic = kind.startsWith('atomic') || deliberate[site] === true;
-  world.onAccess(memory, op, atomic);
+  const judge = judges[site];
+  if (judge !== 0) current.party.judges = judge === 1;
+  const atomic = kind.startsWith('atomic');
+  const races = !atomic && !writes && (deliberate[site] === true || current.party.judges);
+  if (!races) world.onAccess(memory, op, atomic);
   return op;
 }
 

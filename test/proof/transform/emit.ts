@@ -16,6 +16,8 @@ import { isUnit, type Unit, unitAround } from './units.js';
 /** Where a step stands in the product's own source. */
 export interface Site {
   readonly place: string;
+  /** The function that it stands in; '' where that has no name. */
+  readonly inside: string;
   readonly text: string;
 }
 
@@ -137,7 +139,9 @@ export class Emitter {
 
   #site(node: ts.Node): string {
     const text = node.getText().replace(/\s+/g, ' ');
-    return `$S + ${this.#sites.push({ place: placeOf(node), text: text.slice(0, 60) }) - 1}`;
+    const inside = unitAround(node)?.name?.getText() ?? '';
+    const site = { place: placeOf(node), inside, text: text.slice(0, 60) };
+    return `$S + ${this.#sites.push(site) - 1}`;
   }
 
   #store(node: ts.BinaryExpression, act: Act & { kind: 'load' | 'store' }): string {
