@@ -1,5 +1,5 @@
-// AbortController and AbortSignal whose listeners may have steps: each is a job of the party.
-import { current } from './current.js';
+// AbortController and AbortSignal whose listeners may have steps.
+import { run, type Steps } from './promise.js';
 
 type Listener = (event: { readonly target: SteppedSignal }) => unknown;
 
@@ -9,9 +9,10 @@ class SteppedSignal {
   readonly #listeners: Set<Listener> = new Set();
 
   static abort(reason?: unknown): SteppedSignal {
-    const controller = new SteppedController();
-    controller.abort(reason);
-    return controller.signal;
+    const signal = new SteppedSignal();
+    signal.aborted = true;
+    signal.reason = reason ?? abortError();
+    return signal;
   }
 
   addEventListener(_: string, listener: Listener): void {
@@ -27,21 +28,25 @@ class SteppedSignal {
   }
 
   /** @internal For its controller. */
-  fire(reason: unknown): void {
+  *fire(reason: unknown): Steps<void> {
     if (this.aborted) return;
     this.aborted = true;
     this.reason = reason;
-    for (const listener of this.#listeners)
-      current.party.jobs.push(() => listener({ target: this }));
+    const listeners = [...this.#listeners];
     this.#listeners.clear();
+    for (const listener of listeners) yield* run(listener({ target: this }));
   }
 }
 
 class SteppedController {
   readonly signal: SteppedSignal = new SteppedSignal();
-  abort(reason: unknown = new DOMException('This operation was aborted', 'AbortError')): void {
-    this.signal.fire(reason);
+  *abort(reason: unknown = abortError()): Steps<void> {
+    yield* this.signal.fire(reason);
   }
+}
+
+function abortError(): DOMException {
+  return new DOMException('This operation was aborted', 'AbortError');
 }
 
 export { SteppedController as AbortController, SteppedSignal as AbortSignal };

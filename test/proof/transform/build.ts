@@ -61,7 +61,7 @@ export function turn(options: BuildOptions): ReadonlyMap<string, string> {
 }
 
 function turnAll(roots: readonly string[], syncCallbacks: boolean): Turned {
-  const sources = readSources(roots, SMALLER, isReplaced);
+  const sources = readSources(roots, syncCallbacks ? [] : SMALLER, isReplaced);
   const colours = new Colours(sources);
   const emitter = new Emitter(colours, syncCallbacks);
   const files = new Map<string, string>();

@@ -154,14 +154,19 @@ export class Colours {
       }
     }
     const targets = this.calls.targetsOf(node);
-    const callbacks = [...node.arguments].filter((argument): argument is ts.ArrowFunction =>
-      isUnit(argument),
-    );
+    const callbacks = node.arguments.flatMap((argument) => this.callbacksIn(argument));
     if (targets.foreign === undefined || callbacks.length === 0) return { kind: 'call', targets };
     const { name } = targets.foreign as { name?: ts.Node };
     // What takes a module's place knows what to do with steps.
     if (isReplaced(pathOf(targets.foreign.getSourceFile()))) return { kind: 'call', targets };
     return { kind: 'foreign', name: name?.getText() ?? '', callbacks };
+  }
+
+  /** Functions of ours that an argument hands over. */
+  callbacksIn(argument: ts.Expression): readonly Unit[] {
+    const named = ts.isIdentifier(argument) || ts.isPropertyAccessExpression(argument);
+    if (!isUnit(argument) && !(named && this.calls.isCallable(argument))) return [];
+    return this.calls.flowFrom(argument).units;
   }
 
   #elementAt(node: ts.ElementAccessExpression): Act | undefined {

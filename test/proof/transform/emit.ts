@@ -86,7 +86,9 @@ export class Emitter {
     const building = ts.isConstructorDeclaration(unit);
     if (!building && !this.#colours.isColoured(unit))
       throw new Refusal(node, 'its colour is unknown');
-    if (building && act.kind !== 'call') throw new Refusal(node, 'a step in a constructor');
+    if (building && act.kind !== 'call' && !this.#syncCallbacks) {
+      throw new Refusal(node, 'a step in a constructor');
+    }
     if (ts.isForOfStatement(node)) return this.#forAwait(node);
     if (goesOn(node)) throw new Refusal(node, 'a step within an optional chain');
     switch (act.kind) {
@@ -130,7 +132,10 @@ export class Emitter {
 
   /** A call of the runtime with these arguments and the site at the end. */
   #do(node: ts.Node, name: string, given: readonly ts.Expression[]): string {
-    return `(yield* $.${name}(${this.#site(node)}, ${this.#list(given)}))`;
+    const call = `$.${name}(${this.#site(node)}, ${this.#list(given)})`;
+    const unit = unitAround(node);
+    const building = unit !== undefined && ts.isConstructorDeclaration(unit);
+    return building ? `$.now(${call}, '${placeOf(node)}')` : `(yield* ${call})`;
   }
 
   #list(given: readonly ts.Expression[]): string {
@@ -149,7 +154,8 @@ export class Emitter {
       throw new Refusal(node, 'compound assignment to what may be shared');
     }
     const unit = unitAround(node);
-    if (unit === undefined || ts.isConstructorDeclaration(unit)) {
+    const building = unit !== undefined && ts.isConstructorDeclaration(unit);
+    if (unit === undefined || (building && !this.#syncCallbacks)) {
       throw new Refusal(node, 'a step in a constructor');
     }
     return this.#do(node, 'store', [act.array, act.index, node.right]);
@@ -177,8 +183,9 @@ export class Emitter {
     if (coloured.length === 0 || AWARE.has(name)) return this.#verbatim(node);
     if (!this.#syncCallbacks) throw new Refusal(node, 'steps in a callback given to foreign code');
     const given = node.arguments.map((argument) => {
-      const text = this.emit(argument);
-      return isUnit(argument) && coloured.includes(argument) ? `$.sync(${text})` : text;
+      const units = this.#colours.callbacksIn(argument);
+      const steps = units.some((unit) => this.#colours.isColoured(unit));
+      return steps ? `$.sync(${this.emit(argument)})` : this.emit(argument);
     });
     return `${this.emit(node.expression)}(${given.join(', ')})`;
   }

@@ -47,5 +47,7 @@ export function isReplaced(path: string): boolean {
 
 /** Whether a function of a replaced module, or of Node or the language, is a step. */
 export function isForeignStep(path: string, name: string): boolean {
+  // Listeners of a signal run while it is aborted, and may have steps.
+  if (name === 'abort') return true;
   return isHarness(path) || (REPLACED[path]?.steps.includes(name) ?? false);
 }

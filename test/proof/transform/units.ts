@@ -109,14 +109,14 @@ export class Calls {
       this.#add(`get ${node.name.getText()}`, { units, unknown: false, foreign: undefined });
     } else if (ts.isPropertyAssignment(node) || ts.isPropertyDeclaration(node)) {
       const { initializer } = node;
-      if (initializer !== undefined && this.#isCallable(node.name)) {
+      if (initializer !== undefined && this.isCallable(node.name)) {
         this.#add(node.name.getText(), this.flowFrom(initializer));
       }
     } else if (ts.isShorthandPropertyAssignment(node)) {
-      if (this.#isCallable(node.name)) this.#add(node.name.text, this.flowFrom(node.name));
+      if (this.isCallable(node.name)) this.#add(node.name.text, this.flowFrom(node.name));
     } else if (ts.isBinaryExpression(node) && ts.isPropertyAccessExpression(node.left)) {
       const assigns = node.operatorToken.kind === ts.SyntaxKind.EqualsToken;
-      if (assigns && this.#isCallable(node.left)) {
+      if (assigns && this.isCallable(node.left)) {
         this.#add(node.left.name.text, this.flowFrom(node.right));
       }
     }
@@ -132,7 +132,8 @@ export class Calls {
     });
   }
 
-  #isCallable(node: ts.Node): boolean {
+  /** Whether a value of this may be called. */
+  isCallable(node: ts.Node): boolean {
     const type = this.#checker.getNonNullableType(this.#checker.getTypeAtLocation(node));
     const parts = type.isUnion() ? type.types : [type];
     return parts.some((part) => part.getCallSignatures().length > 0);
