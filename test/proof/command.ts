@@ -58,12 +58,13 @@ function commit(): string {
 async function interleavings(options: Options): Promise<boolean> {
   let isWell = true;
   for (const module of MODULES) {
-    for (const scenario of await scenariosOf(module)) {
+    const scenarios = await scenariosOf(module);
+    for (const scenario of scenarios) {
       if (!scenario.name.includes(options.only)) continue;
       for (const result of searchAll(scenario, options)) {
         console.log(lineOf(result));
         if (result.outcome.failure === undefined) continue;
-        console.log(`\n${explain(result)}\n`);
+        console.log(`\n${explain(result, scenarios)}\n`);
         isWell = false;
       }
     }

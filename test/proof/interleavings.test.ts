@@ -12,7 +12,7 @@ for (const module of MODULES) {
       it(scenario.name, () => {
         const results: Result[] = [...searchAll(scenario, BUDGET)];
         for (const result of results)
-          assert.equal(result.outcome.failure, undefined, explain(result));
+          assert.equal(result.outcome.failure, undefined, explain(result, scenarios));
         console.log(results.map(lineOf).join('\n'));
       });
     }

@@ -7,7 +7,9 @@ import { decodeSchedule, tableOf } from './explore/table.js';
 import { buildVariant } from './transform/build.js';
 import type { Edit } from './transform/sources.js';
 
-/** Modules below scenarios/ that export `scenarios`. */
+const ALL = 'test/proof/scenarios/all.ts';
+
+/** What that exports, by the modules below scenarios/. */
 export const MODULES = ['ring', 'channel', 'forward', 'latest', 'topic'] as const;
 export type ModuleName = (typeof MODULES)[number];
 
@@ -33,9 +35,8 @@ export async function scenariosOf(
   module: ModuleName,
   edits: readonly Edit[] = [],
 ): Promise<Scenario[]> {
-  const root = `test/proof/scenarios/${module}.ts`;
-  const { scenarios } = await buildVariant({ roots: [root], edits }).load(root);
-  return scenarios as Scenario[];
+  const build = buildVariant({ roots: [ALL], edits });
+  return (await build.load(ALL))[module] as Scenario[];
 }
 
 /** All that is searched in one scenario; up to the first failure. */
@@ -67,10 +68,14 @@ export function again(scenario: Scenario, seedOrSchedule: number | string): Run 
 }
 
 /** A failure, for people: how to have it again, and what led to it. */
-export function explain({ scenario, outcome }: Result): string {
+export function explain(result: Result, scenarios: readonly Scenario[]): string {
+  const { scenario, outcome } = result;
   if (outcome.failure === undefined) return '';
   const seed = outcome.seed === undefined ? '' : `seed ${outcome.seed} of `;
-  return `${seed}'${scenario}'\n${tableOf(outcome.failure)}`;
+  const again = scenarios.find(({ name }) => name === scenario);
+  const { failure } = outcome;
+  const shown = again === undefined ? failure : replay(again, failure.schedule);
+  return `${seed}'${scenario}'\n${tableOf(shown)}`;
 }
 
 /** One line of the report. */

@@ -10,8 +10,7 @@ import { chooserOf } from './explore/search.js';
 import { scenariosOf } from './plan.js';
 import { turn } from './transform/build.js';
 
-// Beside the scenarios, because modules are turned where they lie; never compiled with them.
-const FOLDER = `test/proof/scenarios/.tried-${process.pid}`;
+const FOLDER = `.cache/tried-${process.pid}`;
 
 after(() => rmSync(join(ROOT, FOLDER), { recursive: true, force: true }));
 

@@ -16,6 +16,17 @@ export interface Run {
 
 /** Runs a scenario to its end, to its first failure, or until it is given up. */
 export function execute(scenario: Scenario, choose: Choose): Run {
+  // Errors are a channel's usual end, and their stacks would cost more than its steps.
+  const limit = Error.stackTraceLimit;
+  Error.stackTraceLimit = 0;
+  try {
+    return run(scenario, choose);
+  } finally {
+    Error.stackTraceLimit = limit;
+  }
+}
+
+function run(scenario: Scenario, choose: Choose): Run {
   const world = new World();
   const check = now(scenario.setUp(world), scenario.name) as () => unknown;
   const schedule: number[] = [];
@@ -32,10 +43,10 @@ export function execute(scenario: Scenario, choose: Choose): Run {
   return { world, schedule, abandoned: false };
 }
 
-/** Runs a schedule again. */
+/** Runs a schedule again, this time with the stacks of errors. */
 export function replay(scenario: Scenario, schedule: readonly number[]): Run {
   let at = 0;
-  return execute(scenario, (enabled) => {
+  return run(scenario, (enabled) => {
     const actor = schedule[at++] ?? (enabled[0] as number);
     if (!enabled.includes(actor)) throw new Error('the schedule does not fit this build');
     return actor;

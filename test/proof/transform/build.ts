@@ -1,7 +1,7 @@
 // Builds a variant: the product's sources, with or without planted bugs, turned into generators, in
 // .cache/proof/<what it is made of>/. Made once for each state of the sources.
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import ts from 'typescript';
@@ -13,6 +13,7 @@ import { type Edit, pathOf, readSources, type Sources } from './sources.js';
 
 /** dist/test/proof/. */
 const HERE = fileURLToPath(new URL('..', import.meta.url));
+const CACHE = join(ROOT, '.cache/proof');
 const RUNTIME = pathToFileURL(join(HERE, 'explore/runtime.js')).href;
 const HEAD =
   `import * as $ from '${RUNTIME}'; const { Promise, AbortController, AbortSignal } = $; ` +
@@ -33,8 +34,14 @@ export interface BuildOptions {
 
 /** Builds a variant, or finds it built. @throws Refusal; Error where an edit finds nothing. */
 export function buildVariant(options: BuildOptions): Variant {
-  const folder = join(ROOT, '.cache/proof', keyOf(options));
-  if (!existsSync(folder)) write(folder, turn(options));
+  const folder = join(CACHE, commonKey(), keyOf(options));
+  if (!existsSync(folder)) {
+    // Builds of other states of the sources are of no use any more.
+    for (const name of existsSync(CACHE) ? readdirSync(CACHE) : []) {
+      if (name !== commonKey()) rmSync(join(CACHE, name), { recursive: true, force: true });
+    }
+    write(folder, turn(options));
+  }
   return {
     load: (path) => import(pathToFileURL(join(folder, path.replace(/\.ts$/, '.js'))).href),
   };
@@ -146,24 +153,21 @@ function write(folder: string, files: ReadonlyMap<string, string>): void {
 
 let common: string | undefined;
 
-/** All that a build depends on. */
-function keyOf(options: BuildOptions): string {
-  if (common === undefined) {
-    const hash = createHash('sha256').update(ts.version);
-    const texts = [
-      ...readBelow('src', '.ts'),
-      ...readBelow('test/proof/scenarios', '.ts'),
-      ...readBelow('test/unit', '.ts'),
-      ...readBelow('dist/test/proof/transform', '.js'),
-    ];
-    for (const [path, text] of texts) hash.update(`${path}\0${text}\0`);
-    common = hash.digest('hex');
-  }
-  const text = `${common}${HERE}${JSON.stringify(options)}`;
-  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+/** All that every build depends on. */
+function commonKey(): string {
+  if (common !== undefined) return common;
+  const hash = createHash('sha256').update(`${ts.version} ${HERE}`);
+  const texts = [
+    ...readBelow('src', '.ts'),
+    ...readBelow('test/proof/scenarios', '.ts'),
+    ...readBelow('test/unit', '.ts'),
+    ...readBelow('dist/test/proof/transform', '.js'),
+  ];
+  for (const [path, text] of texts) hash.update(`${path}\0${text}\0`);
+  common = hash.digest('hex').slice(0, 16);
+  return common;
 }
 
-/** A source's text, for the tests of the transformer. */
-export function readTurned(path: string, files: ReadonlyMap<string, string>): string {
-  return files.get(path.replace(/\.ts$/, '.js')) ?? readFileSync(join(ROOT, path), 'utf8');
+function keyOf(options: BuildOptions): string {
+  return createHash('sha256').update(JSON.stringify(options)).digest('hex').slice(0, 16);
 }
