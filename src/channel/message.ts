@@ -136,6 +136,11 @@ export class DrainCursor extends RecordCursor implements MessageCursor {
     return lengthBytes;
   }
 
+  /** The bytes, private. */
+  copy(): Uint8Array {
+    return this.memory.slice(this.offset, this.offset + this.lengthBytes);
+  }
+
   /** Points at a message that was received before. */
   pointAt(message: ReceivedMessage): void {
     const { memory, offset, lengthBytes, type, id, isRequest } = message;
@@ -189,12 +194,14 @@ export class ReceivedMessage extends HeldRecord implements Message {
   #state = HELD;
   #answered = false;
 
+  /** @param copy - of a private message: its bytes. */
   constructor(
     owner: MessageOwner,
     at: DrainCursor,
     lease: number,
     generation: number,
     region: number,
+    copy?: Uint8Array,
   ) {
     super();
     this.lengthBytes = at.lengthBytes;
@@ -205,9 +212,8 @@ export class ReceivedMessage extends HeldRecord implements Message {
     this.generation = generation;
     this.region = region;
     this.#owner = owner;
-    const inPlace = lease !== PRIVATE;
-    this.offset = inPlace ? at.offset : 0;
-    this.memory = inPlace ? at.memory : at.memory.slice(at.offset, at.offset + at.lengthBytes);
+    this.offset = copy === undefined ? at.offset : 0;
+    this.memory = copy ?? at.memory;
   }
 
   get bytes(): Uint8Array {

@@ -260,7 +260,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
     cursor.type &= TYPE_MAX;
     if (kind >= REPLY) {
       this.#replies++;
-      const reply = new ReceivedMessage(this, cursor, PRIVATE, 0, 0);
+      const reply = new ReceivedMessage(this, cursor, PRIVATE, 0, 0, cursor.copy());
       this.#options.requests().onReply(reply, kind);
       return !this.#closed;
     }
@@ -323,7 +323,7 @@ export class Receiver implements RecordVisitor, MessageOwner {
   detach(): ReceivedMessage {
     if (this.#at.lease !== INLINE) return this.take();
     this.#takeInline();
-    return new ReceivedMessage(this, this.#cursor, PRIVATE, 0, 0);
+    return new ReceivedMessage(this, this.#cursor, PRIVATE, 0, 0, this.#cursor.copy());
   }
 
   #takeInline(): void {

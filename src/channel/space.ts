@@ -11,6 +11,7 @@ export class SpaceWaits {
   readonly #waiters: Waiters = new Waiters();
   readonly #turns: Turns = new Turns();
   #ended = false;
+  #reason: unknown = undefined;
 
   constructor(sender: Sender, spinner: Spinner) {
     this.#sender = sender;
@@ -66,7 +67,11 @@ export class SpaceWaits {
 
   /** Announces, looks once more, and leaves the rest to the doorbell. */
   sleep(): void {
-    if (this.#ended) return;
+    if (this.#ended) {
+      // Whoever begins to wait only now is served or told as the others were.
+      this.end(this.#reason);
+      return;
+    }
     this.#sender.announceSleep();
     this.#sender.collect();
     this.#waiters.serve();
@@ -81,6 +86,7 @@ export class SpaceWaits {
   /** The channel ended: attempts are made for the last time. */
   end(error: unknown): void {
     this.#ended = true;
+    this.#reason = error;
     this.#waiters.serve();
     this.#waiters.failAll(error);
   }

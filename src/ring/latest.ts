@@ -10,7 +10,7 @@
 //
 //     prohibited: writing the current buffer or one of the two before it (prepare answers the fourth)
 import { STRONG_ORDER } from '../sys/platform.js';
-import { loadAfterStore } from './words.js';
+import { glanceAt, loadAfterStore } from './words.js';
 
 /** Buffers of each slot; a power of two. */
 export const LATEST_BUFFERS = 4;
@@ -106,12 +106,13 @@ export class LatestReader {
 
   /** How many slots were ever used: behind `directory`. */
   slotsUsed(): number {
-    return (this.#words[this.#at.directory + 1] as number) >>> 0;
+    // The writer may be counting another one: that is found by the next look.
+    return glanceAt(this.#words, this.#at.directory + 1) >>> 0;
   }
 
   /** A look at a slot's version that orders nothing: to find those that have changed. */
   glance(slot: number): number {
-    return this.#words[this.#at.versions + slot] as number;
+    return glanceAt(this.#words, this.#at.versions + slot);
   }
 
   /** The slot's version: copy out of its buffer, then ask `intact`. */

@@ -10,3 +10,11 @@ import { STRONG_ORDER } from '../sys/platform.js';
 export const loadAfterStore: (words: Int32Array, index: number) => number = STRONG_ORDER
   ? (words, index) => words[index] as number
   : (words, index) => Atomics.load(words, index);
+
+/**
+ * Reads a word that its writer may be storing at this moment: a deliberate race, which orders nothing.
+ * Whoever calls this says why either value is right.
+ */
+export function glanceAt(words: Int32Array, index: number): number {
+  return words[index] as number;
+}

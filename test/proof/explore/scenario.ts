@@ -1,0 +1,53 @@
+// What a scenario is made of. A scenario is an ordinary module below scenarios/; it is turned together
+// with the product, so whatever it does with shared memory is a step, too.
+import type { Mapping } from '../../../src/memory/mapping.js';
+import { Mapping as PartyMapping } from '../stubs/mapping.js';
+import { current } from './current.js';
+import type { Memory } from './memory.js';
+import { call } from './op.js';
+import type { Steps } from './promise.js';
+import { type World, world } from './world.js';
+
+/** What the explorer runs. */
+export interface Scenario {
+  readonly name: string;
+  /**
+   * Sets one run up: memories, parties, who may die.
+   * @returns what judges the run at its end.
+   */
+  readonly setUp: (world: World) => () => unknown;
+}
+
+/** A doorbell without a socket, for scenarios of the rings alone. */
+export class Bell {
+  readonly #owner: number;
+  #count = 0;
+  /** How often it was rung. */
+  rings = 0;
+
+  /** @param owner - the index of the party that waits at it. */
+  constructor(owner: number) {
+    this.#owner = owner;
+  }
+
+  *ring(): Steps<void> {
+    current.party.pending = call('ring', 1 << this.#owner);
+    yield;
+    world.races?.sent(current.party.index, this.#owner);
+    this.#count++;
+    this.rings++;
+  }
+
+  /** Waits until it was rung, and takes all rings. */
+  *wait(): Steps<void> {
+    current.party.pending = call('wait', 1 << this.#owner, -1, () => this.#count > 0);
+    yield;
+    world.races?.received(current.party.index);
+    this.#count = 0;
+  }
+}
+
+/** One party's mapping of a memory: call it in that party. */
+export function map(memory: Memory): Mapping {
+  return new PartyMapping(memory) as unknown as Mapping;
+}
