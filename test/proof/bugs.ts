@@ -101,8 +101,8 @@ export const BUGS: readonly Bug[] = [
         'const ring = this.mustRing();\n' +
         '    Atomics.store(this.#words, TAIL_INDEX, this.#tail);\n    return ring;',
     },
-    scenarios: 'ring',
-    scenario: 'two slots',
+    scenarios: 'channel',
+    scenario: 'echo',
     failure: WAITS,
   },
   {

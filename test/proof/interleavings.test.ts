@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { explain, lineOf, MODULES, type Result, scenariosOf, searchAll } from './plan.js';
 
-const BUDGET = { milliseconds: 300, randomMax: 400, firstSeed: 1 };
+const BUDGET = { milliseconds: 200, randomMax: 300, firstSeed: 1 };
 
 for (const module of MODULES) {
   const scenarios = await scenariosOf(module);

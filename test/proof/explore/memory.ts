@@ -1,6 +1,6 @@
 // Shared memories of a scenario: plain ArrayBuffers that all parties see. Kept for the next schedule,
 // for which what was written becomes zeros again.
-import { RING_OFFSET } from '../../../src/memory/outbox-layout.js';
+import { type OutboxLayout, RING_OFFSET } from '../../../src/memory/outbox-layout.js';
 import type { Word } from './races.js';
 
 const MEMORY = Symbol('memory');
@@ -56,9 +56,12 @@ export function memoryOf(view: ArrayBufferView): Memory | undefined {
   return (view.buffer as { [MEMORY]?: Memory })[MEMORY];
 }
 
-/** Names for words of an outbox. */
-export function outboxWord(offset: number): string {
+/** Names for words of an outbox. @param layout - where what lies behind its ring. */
+export function outboxWord(offset: number, layout?: OutboxLayout): string {
   const known = OUTBOX_WORDS[offset];
   if (known !== undefined) return known;
-  return offset >= RING_OFFSET ? `ring+${offset - RING_OFFSET}` : `+${offset}`;
+  if (offset < RING_OFFSET) return `+${offset}`;
+  if (layout === undefined || offset < layout.releaseOffset) return `ring+${offset - RING_OFFSET}`;
+  if (offset < layout.arenaOffset) return `releases+${offset - layout.releaseOffset}`;
+  return `arena+${offset - layout.arenaOffset}`;
 }

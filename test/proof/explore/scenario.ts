@@ -5,6 +5,7 @@ import { Mapping as PartyMapping } from '../stubs/mapping.js';
 import { current } from './current.js';
 import type { Memory } from './memory.js';
 import { call } from './op.js';
+import type { Party } from './party.js';
 import type { Steps } from './promise.js';
 import { type World, world } from './world.js';
 
@@ -18,32 +19,37 @@ export interface Scenario {
   readonly setUp: (world: World) => () => unknown;
 }
 
-/** A doorbell without a socket, for scenarios of the rings alone. */
+/** A doorbell without a socket, for scenarios of the rings alone: of the one party, rung by the other. */
 export class Bell {
-  readonly #owner: number;
+  readonly #owner: Party;
+  readonly #other: Party;
   #count = 0;
   /** How often it was rung. */
   rings = 0;
 
-  /** @param owner - the index of the party that waits at it. */
-  constructor(owner: number) {
+  constructor(owner: Party, other: Party) {
     this.#owner = owner;
+    this.#other = other;
+    world.link(owner, other);
   }
 
   *ring(): Steps<void> {
-    current.party.pending = call('ring', 1 << this.#owner);
+    current.party.pending = call('ring', 1 << this.#owner.index);
     yield;
-    world.races?.sent(current.party.index, this.#owner);
+    world.races?.sent(current.party.index, this.#owner.index);
     this.#count++;
     this.rings++;
   }
 
-  /** Waits until it was rung, and takes all rings. */
-  *wait(): Steps<void> {
-    current.party.pending = call('wait', 1 << this.#owner, -1, () => this.#count > 0);
+  /** Waits until it was rung, and takes all rings; or until the other has ended: then `false`. */
+  *wait(): Steps<boolean> {
+    const isEnabled = (): boolean => this.#count > 0 || this.#other.over;
+    current.party.pending = call('wait', 1 << this.#owner.index, -1, isEnabled);
     yield;
     world.races?.received(current.party.index);
+    const rung = this.#count > 0;
     this.#count = 0;
+    return rung;
   }
 }
 

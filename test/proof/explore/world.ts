@@ -183,7 +183,7 @@ export class World {
     const left: Socket = { owner: a, peer: undefined, queue: [], open: true };
     const right: Socket = { owner: b, peer: left, queue: [], open: true };
     left.peer = right;
-    this.#link(a, b);
+    this.link(a, b);
     return [this.#newFd(left), this.#newFd(right)];
   }
 
@@ -211,7 +211,8 @@ export class World {
     return (this.#linked[party.index] ?? 0) | (1 << party.index);
   }
 
-  #link(a: Party, b: Party): void {
+  /** Each of the two may notice the other's end. */
+  link(a: Party, b: Party): void {
     this.#linked[a.index] = this.peersOf(a) | (1 << b.index);
     this.#linked[b.index] = this.peersOf(b) | (1 << a.index);
   }

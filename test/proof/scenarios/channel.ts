@@ -131,6 +131,13 @@ function echoScenario(count: number): Scenario {
 }
 
 export const scenarios: readonly Scenario[] = [
+  channelScenario({ name: 'channel, closed at once', lengths: [] }),
+  channelScenario({
+    name: 'channel, closed at once, or the sender dies',
+    lengths: [],
+    mortal: 'sender',
+  }),
+  channelScenario({ name: 'channel, one message', lengths: [8] }),
   channelScenario({ name: 'channel, three messages', lengths: [8, 8, 8] }),
   echoScenario(3),
   channelScenario({ name: 'channel, full and padded', lengths: [8, 8, 0, 8, 8, 8] }),

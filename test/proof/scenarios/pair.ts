@@ -3,7 +3,7 @@ import { Channel } from '../../../src/channel/channel.js';
 import { Importer, type MapRegion, type Origin } from '../../../src/channel/forward.js';
 import type { ChannelParts } from '../../../src/channel/parts.js';
 import { type OutboxLayout, outboxLayout } from '../../../src/memory/outbox-layout.js';
-import type { Memory } from '../explore/memory.js';
+import { type Memory, outboxWord } from '../explore/memory.js';
 import type { Party } from '../explore/party.js';
 import { map } from '../explore/scenario.js';
 import type { World } from '../explore/world.js';
@@ -36,8 +36,10 @@ export class Pair {
     this.#world = world;
     this.#parties = [left, right];
     this.#inFlightBytes = inFlightBytes;
-    this.left = world.memory(`${left.name}→${right.name}`, this.layout.totalBytes);
-    this.right = world.memory(`${right.name}→${left.name}`, this.layout.totalBytes);
+    const { totalBytes } = this.layout;
+    const nameOf = (offset: number): string => outboxWord(offset, this.layout);
+    this.left = world.memory(`${left.name}→${right.name}`, totalBytes, nameOf);
+    this.right = world.memory(`${right.name}→${left.name}`, totalBytes, nameOf);
     this.#fds = world.socketPair(left, right);
   }
 

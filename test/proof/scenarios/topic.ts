@@ -8,6 +8,7 @@ import { Outlet } from '../../../src/patterns/topic/outlet.js';
 import type { Parcel } from '../../../src/patterns/topic/queue.js';
 import { TopicRegion } from '../../../src/patterns/topic/region.js';
 import { Subscription } from '../../../src/patterns/topic/subscription.js';
+import { outboxWord } from '../explore/memory.js';
 import type { Party } from '../explore/party.js';
 import { map, type Scenario } from '../explore/scenario.js';
 import { Pair, payload } from './pair.js';
@@ -21,7 +22,9 @@ function topicScenario(name: string, messages: number, depth: number, mortal: bo
   return {
     name,
     setUp: (world) => {
-      const memory = world.memory('topic', REGION.totalBytes);
+      const memory = world.memory('topic', REGION.totalBytes, (offset) =>
+        outboxWord(offset, REGION),
+      );
       const heard = [0, 0];
       const missed = [0, 0];
       const publisher = world.party('publisher', async () => {

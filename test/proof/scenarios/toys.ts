@@ -1,5 +1,7 @@
 // Small programs for the tests of the explorer itself: a few parties, each a list of instructions on
 // three shared words, a semaphore for each party, and perhaps a death.
+
+import type { Party } from '../explore/party.js';
 import type { Scenario } from '../explore/scenario.js';
 import { Bell } from '../explore/scenario.js';
 
@@ -11,7 +13,8 @@ export function toy(programs: Program, mortal: number = -1): Scenario {
     name: 'toy',
     setUp: (world) => {
       const words = new Int32Array(world.memory('toy', 16).buffer);
-      const bells = programs.map((_, i) => new Bell(i));
+      const bells: Bell[] = [];
+      const parties: Party[] = [];
       const run = (instructions: readonly string[], party: number): void => {
         for (const instruction of instructions) {
           const target = Number(instruction[1]);
@@ -23,8 +26,11 @@ export function toy(programs: Program, mortal: number = -1): Scenario {
       };
       for (const [i, instructions] of programs.entries()) {
         const party = world.party(`p${i}`, () => run(instructions, i));
+        parties.push(party);
         if (i === mortal) world.mayDie(party);
       }
+      // Each party's bell; with itself for the other, it waits for rings alone.
+      bells.push(...parties.map((party) => new Bell(party, party)));
       return () => {};
     },
   };
