@@ -8,8 +8,8 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, describe, it } from 'node:test';
-import { FORKS, type Fork, forked } from './forks.js';
+import { after, describe } from 'node:test';
+import { codeOf, FORKS, forked, promise, STAY } from './forks.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'ukshm-fork-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -20,24 +20,6 @@ function script(name: string, text: string): string {
   writeFileSync(path, text);
   return path;
 }
-
-/** One test for each of the two. */
-function promise(what: string, run: (fork: Fork) => Promise<void>): void {
-  for (const [name, fork] of FORKS) it(`${what} (${name})`, () => run(fork));
-}
-
-/** What was thrown, by its code or its name. */
-function codeOf(action: () => unknown): string {
-  try {
-    action();
-    return 'nothing';
-  } catch (error) {
-    const { code, name } = error as NodeJS.ErrnoException;
-    return typeof code === 'string' ? code : name;
-  }
-}
-
-const STAY = `process.on('message', (message) => process.send(message));`;
 
 describe('a forked child', { concurrency: 2 }, () => {
   promise('emits spawn, then message, then disconnect and exit, then close', async (fork) => {

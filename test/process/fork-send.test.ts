@@ -3,26 +3,8 @@
 // a child was promised to see is told by the child.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { describe, it } from 'node:test';
-import { FORKS, type Fork, type Forked, forked } from './forks.js';
-
-/** One test for each of the two. */
-function promise(what: string, run: (fork: Fork) => Promise<void>): void {
-  for (const [name, fork] of FORKS) it(`${what} (${name})`, () => run(fork));
-}
-
-/** What was thrown, by its code or its name. */
-function codeOf(action: () => unknown): string {
-  try {
-    action();
-    return 'nothing';
-  } catch (error) {
-    const { code, name } = error as NodeJS.ErrnoException;
-    return typeof code === 'string' ? code : name;
-  }
-}
-
-const STAY = `process.on('message', (message) => process.send(message));`;
+import { describe } from 'node:test';
+import { codeOf, type Forked, forked, promise, STAY } from './forks.js';
 
 describe('send', { concurrency: 2 }, () => {
   promise('keeps the order of messages of all sizes, both ways', async (fork) => {

@@ -1,6 +1,7 @@
 // The two ways to fork that tests compare, and what they do with a child.
 import nodeChildProcess, { type ChildProcess, type ForkOptions } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { it } from 'node:test';
 import { fork as ukshmFork } from '../../src/patterns/child-process/index.js';
 import { fixture, PATIENCE_MS } from './actors.js';
 
@@ -12,6 +13,25 @@ export const FORKS: readonly (readonly [name: string, fork: Fork])[] = [
   ['ukshm/child-process', ukshmFork],
 ];
 export { ukshmFork };
+
+/** One test for each of the two. */
+export function promise(what: string, run: (fork: Fork) => Promise<void>): void {
+  for (const [name, fork] of FORKS) it(`${what} (${name})`, () => run(fork));
+}
+
+/** What was thrown, by its code or its name. */
+export function codeOf(action: () => unknown): string {
+  try {
+    action();
+    return 'nothing';
+  } catch (error) {
+    const { code, name } = error as NodeJS.ErrnoException;
+    return typeof code === 'string' ? code : name;
+  }
+}
+
+/** A child that answers what it gets, and stays. */
+export const STAY: string = `process.on('message', (message) => process.send(message));`;
 
 const RUN_CODE = fixture('run-code');
 
