@@ -23,6 +23,7 @@ interface Options {
 
 const QUICK_MS = 1000;
 const LONG_MS = 30_000;
+const REDUCED_TIMES = 4;
 const BUG_SCHEDULES_MAX = 20_000;
 
 function optionsOf(args: readonly string[]): Options {
@@ -61,7 +62,10 @@ async function interleavings(options: Options): Promise<boolean> {
     const scenarios = await scenariosOf(module);
     for (const scenario of scenarios) {
       if (!scenario.name.includes(options.only)) continue;
-      for (const result of searchAll(scenario, options)) {
+      for (const result of searchAll(scenario, {
+        ...options,
+        reducedTimes: options.quick ? 1 : REDUCED_TIMES,
+      })) {
         console.log(lineOf(result));
         if (result.outcome.failure === undefined) continue;
         console.log(`\n${explain(result, scenarios)}\n`);

@@ -16,8 +16,9 @@ export type ModuleName = (typeof MODULES)[number];
 const PREEMPTIONS = 2;
 
 export interface Budget {
-  /** Of each search. */
+  /** Of each search; of the reduced one, which can come to an end, `reducedTimes` as much. */
   readonly milliseconds: number;
+  readonly reducedTimes?: number;
   readonly randomMax?: number;
   readonly firstSeed: number;
 }
@@ -41,10 +42,12 @@ export async function scenariosOf(
 
 /** All that is searched in one scenario; up to the first failure. */
 export function* searchAll(scenario: Scenario, budget: Budget): Generator<Result, void, void> {
-  const { milliseconds, randomMax, firstSeed } = budget;
-  const until = (): { deadlineMs: number } => ({ deadlineMs: performance.now() + milliseconds });
+  const { milliseconds, reducedTimes = 1, randomMax, firstSeed } = budget;
+  const until = (times: number = 1): { deadlineMs: number } => ({
+    deadlineMs: performance.now() + milliseconds * times,
+  });
   const searches = {
-    reduced: () => searchReduced(scenario, until()),
+    reduced: () => searchReduced(scenario, until(reducedTimes)),
     'two preemptions': () => searchBounded(scenario, PREEMPTIONS, until()),
     random: () =>
       searchRandom(scenario, firstSeed, {
