@@ -1,6 +1,6 @@
 // @ts-check
-// `npm run proof [-- --quick | --seed N | --only WORD | --replay SCHEDULE]`: sets up what is missing,
-// then searches through schedules and prints a report (docs/PROOF.md).
+// `npm run proof [-- --help]`: sets up what is missing, then tries all that can be tried and prints a
+// report (docs/PROOF.md).
 import { inTheForeground, runMain } from './lib/run.mjs';
 import { setUp } from './setup.mjs';
 

@@ -1,36 +1,42 @@
-// `npm run proof -- [--quick] [--seed N] [--only WORD] [--seconds N] [--bug WORD] [--replay SCHEDULE]`:
-// searches all scenarios, plants all bugs, and prints a report with figures and seeds.
+// `npm run proof`: tries all that can be tried, and prints a report with figures and seeds.
 import { execFileSync } from 'node:child_process';
+import { cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { ROOT } from '../house/root.js';
-import { BUGS, type Bug } from './bugs.js';
-import { searchReduced } from './explore/dpor.js';
-import type { Scenario } from './explore/scenario.js';
-import { searchBounded, searchRandom } from './explore/search.js';
-import { tableOf } from './explore/table.js';
-import { again, explain, lineOf, MODULES, scenariosOf, searchAll } from './plan.js';
+import { interleavings, replayOne } from './interleavings/section.js';
+import type { ProofOptions, Section } from './section.js';
 
-interface Options {
-  readonly quick: boolean;
-  readonly firstSeed: number;
-  /** A part of a scenario's name. */
-  readonly only: string;
-  /** Of each search. */
-  readonly milliseconds: number;
+const SECTIONS: readonly Section[] = [interleavings];
+
+const HELP = `npm run proof -- [SECTION…] [options]
+
+Sections (all, if none is named):
+${SECTIONS.map(({ name, title }) => `  ${name.padEnd(16)} ${title}`).join('\n')}
+
+  --quick          some minutes instead of hours
+  --seconds N      how long each search, or each run that lasts as long as it is given, may take
+  --seed N         the first seed of what is random (usual: 1)
+  --only WORD      only what has WORD in its name
+  --replay WHAT    one schedule again, as a table: seed17, or a schedule as it was printed; with --only
+  --bug WORD       the same with a planted bug
+  --help           this text
+
+docs/PROOF.md says what is tried and how; the last long run that is kept is docs/PROOF-RUN.txt.`;
+
+interface Asked extends ProofOptions {
+  readonly sections: readonly Section[];
+  readonly help: boolean;
   readonly bug: string | undefined;
   readonly replay: string | undefined;
 }
 
-const QUICK_MS = 1000;
-const LONG_MS = 30_000;
-const REDUCED_TIMES = 4;
-const BUG_SCHEDULES_MAX = 20_000;
-
-function optionsOf(args: readonly string[]): Options {
-  const { values } = parseArgs({
+function askedBy(args: readonly string[]): Asked {
+  const { values, positionals } = parseArgs({
     args: [...args],
+    allowPositionals: true,
     options: {
       quick: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
       seed: { type: 'string', default: '1' },
       only: { type: 'string', default: '' },
       seconds: { type: 'string' },
@@ -38,114 +44,72 @@ function optionsOf(args: readonly string[]): Options {
       replay: { type: 'string' },
     },
   });
-  const { quick, seed, only, seconds, bug, replay } = values;
-  const usual = quick ? QUICK_MS : LONG_MS;
-  const milliseconds = seconds === undefined ? usual : Number(seconds) * 1000;
-  return { quick, firstSeed: Number(seed), only, milliseconds, bug, replay };
+  const { quick, help, only, bug, replay } = values;
+  const seconds = values.seconds === undefined ? undefined : count('--seconds', values.seconds);
+  const sections = positionals.map((word) => {
+    const section = SECTIONS.find(({ name }) => name === word);
+    if (section === undefined) throw new Error(`no section '${word}'; --help lists them`);
+    return section;
+  });
+  return {
+    quick,
+    help,
+    firstSeed: count('--seed', values.seed),
+    only,
+    seconds,
+    bug,
+    replay,
+    sections: sections.length > 0 ? sections : SECTIONS,
+  };
+}
+
+function count(option: string, text: string): number {
+  const value = Number(text);
+  if (text === '' || !(value > 0))
+    throw new Error(`${option} takes a number above 0, not '${text}'`);
+  return value;
 }
 
 function commit(): string {
   try {
-    return execFileSync('git', ['describe', '--always', '--dirty'], {
-      cwd: ROOT,
-      encoding: 'utf8',
-    }).trim();
+    const args = ['describe', '--always', '--dirty'];
+    return execFileSync('git', args, { cwd: ROOT, encoding: 'utf8' }).trim();
   } catch {
     return 'no repository';
   }
 }
 
-/** Section 1: every interleaving. @returns whether all is well. */
-async function interleavings(options: Options): Promise<boolean> {
-  let isWell = true;
-  for (const module of MODULES) {
-    const scenarios = await scenariosOf(module);
-    for (const scenario of scenarios) {
-      if (!scenario.name.includes(options.only)) continue;
-      for (const result of searchAll(scenario, {
-        ...options,
-        reducedTimes: options.quick ? 1 : REDUCED_TIMES,
-      })) {
-        console.log(lineOf(result));
-        if (result.outcome.failure === undefined) continue;
-        console.log(`\n${explain(result, scenarios)}\n`);
-        isWell = false;
-      }
-    }
-  }
-  return isWell;
-}
-
-/** Whether each planted bug is caught, and after how many schedules of each search. */
-async function plantedBugs(options: Options): Promise<boolean> {
-  let isWell = true;
-  for (const bug of BUGS) {
-    if (!bug.name.includes(options.only) && options.only !== '') continue;
-    const counts = await schedulesUntilCaught(bug, options);
-    if (counts.every((count) => count === undefined)) isWell = false;
-    const [random, bounded, reduced] = counts.map((count) =>
-      count === undefined ? '-' : `${count}`,
-    );
-    console.log(
-      `${bug.name.padEnd(62)} ${String(random).padStart(6)} random ${String(bounded).padStart(6)} ` +
-        `with 2 preemptions ${String(reduced).padStart(6)} reduced`,
-    );
-  }
-  return isWell;
-}
-
-async function scenarioOf(bug: Bug): Promise<Scenario> {
-  const scenarios = await scenariosOf(bug.scenarios, [bug.edit]);
-  const scenario = scenarios.find(({ name }) => name.includes(bug.scenario));
-  if (scenario === undefined) throw new Error(`no scenario '${bug.scenario}'`);
-  return scenario;
-}
-
-async function schedulesUntilCaught(bug: Bug, options: Options): Promise<(number | undefined)[]> {
-  const scenario = await scenarioOf(bug);
-  const limits = () => ({
-    schedulesMax: BUG_SCHEDULES_MAX,
-    deadlineMs: performance.now() + options.milliseconds,
-  });
-  const outcomes = [
-    searchRandom(scenario, options.firstSeed, limits()),
-    searchBounded(scenario, 2, limits()),
-    searchReduced(scenario, limits()),
-  ];
-  return outcomes.map(({ failure, schedules }) => (failure === undefined ? undefined : schedules));
-}
-
-/** Runs one schedule again and prints its table. */
-async function replayOne(options: Options, seedOrSchedule: number | string): Promise<boolean> {
-  const bug = BUGS.find(({ name }) => options.bug !== undefined && name.includes(options.bug));
-  const all: Scenario[] = bug === undefined ? [] : [await scenarioOf(bug)];
-  if (bug === undefined) for (const module of MODULES) all.push(...(await scenariosOf(module)));
-  const scenario = all.find(({ name }) => name.includes(options.only));
-  if (scenario === undefined) throw new Error(`no scenario '${options.only}'`);
-  const run = again(scenario, seedOrSchedule);
-  console.log(`${scenario.name}: ${tableOf(run)}`);
-  return run.world.failure === undefined;
-}
-
 async function main(args: readonly string[]): Promise<number> {
-  const options = optionsOf(args);
-  if (options.replay !== undefined) {
-    const { replay } = options;
-    const isSeed = /^seed\d+$/.test(replay);
-    return (await replayOne(options, isSeed ? Number(replay.slice(4)) : replay)) ? 0 : 1;
+  const asked = askedBy(args);
+  if (asked.help) {
+    console.log(HELP);
+    return 0;
+  }
+  if (asked.replay !== undefined) {
+    return (await replayOne(asked.only, asked.bug, asked.replay)) ? 0 : 1;
   }
   const start = performance.now();
   console.log(
-    `ukshm proof${options.quick ? ' --quick' : ''}: commit ${commit()}, seeds from ${options.firstSeed}, ` +
-      `Node ${process.versions.node}, ${options.milliseconds / 1000} s a search\n`,
+    `ukshm proof${asked.quick ? ' --quick' : ''}: commit ${commit()}, seeds from ${asked.firstSeed}, ` +
+      `Node ${process.versions.node}, Linux ${release()}, ${cpus().length} CPUs`,
   );
-  console.log('1. Every interleaving');
-  const well = await interleavings(options);
-  console.log('\nPlanted bugs: schedules until each was caught');
-  const caught = await plantedBugs(options);
+  const failed: string[] = [];
+  for (const section of asked.sections) {
+    console.log(`\n${section.title}`);
+    const sectionStart = performance.now();
+    if (!(await section.run(asked))) failed.push(section.name);
+    console.log(`(${((performance.now() - sectionStart) / 1000).toFixed(0)} s)`);
+  }
   const seconds = ((performance.now() - start) / 1000).toFixed(0);
-  console.log(`\n${well && caught ? 'all is well' : 'FAILED'}, ${seconds} s`);
-  return well && caught ? 0 : 1;
+  console.log(
+    `\n${failed.length === 0 ? 'all is well' : `FAILED: ${failed.join(', ')}`}, ${seconds} s`,
+  );
+  return failed.length === 0 ? 0 : 1;
 }
 
-process.exitCode = await main(process.argv.slice(2));
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  console.error((error as Error).message);
+  process.exitCode = 2;
+}

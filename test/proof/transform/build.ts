@@ -11,8 +11,8 @@ import { Emitter } from './emit.js';
 import { isReplaced, REPLACED, SMALLER } from './modules.js';
 import { type Edit, pathOf, readSources, type Sources } from './sources.js';
 
-/** dist/test/proof/. */
-const HERE = fileURLToPath(new URL('..', import.meta.url));
+/** dist/test/proof/interleavings/. */
+const HERE = fileURLToPath(new URL('../interleavings/', import.meta.url));
 const CACHE = join(ROOT, '.cache/proof');
 const RUNTIME = pathToFileURL(join(HERE, 'explore/runtime.js')).href;
 const HEAD =
@@ -79,7 +79,8 @@ function turnAll(roots: readonly string[], syncCallbacks: boolean): Turned {
     const path = pathOf(source);
     if (!isReplaced(path)) continue;
     const by = REPLACED[path]?.by;
-    const taken = by !== undefined ? `stubs/${by}` : path.replace(/^test\/proof\/|\.ts$/g, '');
+    const taken =
+      by !== undefined ? `stubs/${by}` : path.replace(/^test\/proof\/interleavings\/|\.ts$/g, '');
     const url = pathToFileURL(join(HERE, `${taken}.js`)).href;
     files.set(path.replace(/\.ts$/, '.js'), `export * from '${url}';\n`);
   }
@@ -159,7 +160,7 @@ function commonKey(): string {
   const hash = createHash('sha256').update(`${ts.version} ${HERE}`);
   const texts = [
     ...readBelow('src', '.ts'),
-    ...readBelow('test/proof/scenarios', '.ts'),
+    ...readBelow('test/proof/interleavings/scenarios', '.ts'),
     ...readBelow('test/unit', '.ts'),
     ...readBelow('dist/test/proof/transform', '.js'),
   ];

@@ -13,7 +13,7 @@ export const SMALLER: readonly Edit[] = [
 ];
 
 export interface Replacement {
-  /** Below test/proof/stubs/. */
+  /** Below test/proof/interleavings/stubs/. */
   readonly by: string;
   readonly steps: readonly string[];
 }
@@ -37,7 +37,7 @@ export const REPLACED: Readonly<Record<string, Replacement>> = {
 
 /** The harness: a scenario's calls into it may be steps, whatever they are. */
 export function isHarness(path: string): boolean {
-  return path.startsWith('test/proof/explore/') || path.startsWith('test/proof/stubs/');
+  return /^test\/proof\/interleavings\/(explore|stubs)\//.test(path);
 }
 
 /** Modules that the build takes as they are. */

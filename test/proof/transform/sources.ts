@@ -14,7 +14,7 @@ export interface Edit {
 }
 
 /** Folders whose modules are turned. */
-const TURNED = ['src/', 'test/proof/scenarios/', 'test/unit/', '.cache/tried-'];
+const TURNED = ['src/', 'test/proof/interleavings/scenarios/', 'test/unit/', '.cache/tried-'];
 
 const OPTIONS: ts.CompilerOptions = {
   target: ts.ScriptTarget.ES2022,

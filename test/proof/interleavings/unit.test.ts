@@ -1,10 +1,10 @@
 // The unit tests of what the scheduler runs, on the turned build: it does what the product does.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { buildVariant } from '../transform/build.js';
 import { sync } from './explore/runtime.js';
 import { World } from './explore/world.js';
 import { takeTests } from './stubs/node-test.js';
-import { buildVariant } from './transform/build.js';
 
 /** All that need no system call; ring-sleep.test.ts has an Atomics of its own. */
 const FILES = [

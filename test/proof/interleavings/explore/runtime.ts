@@ -1,7 +1,7 @@
 // What the turned sources call, as `$`: each access of a shared memory is announced, then waits for its
 // turn (`yield`), then is done. Private memory is accessed at once. Steps return what the expression
 // in whose place they stand has for its value.
-import type { Site } from '../transform/emit.js';
+import type { Site } from '../../transform/emit.js';
 import { current } from './current.js';
 import { type Memory, memoryOf } from './memory.js';
 import { now } from './now.js';

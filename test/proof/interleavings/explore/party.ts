@@ -2,7 +2,7 @@
 // announces a step; between two steps nobody else sees what it does.
 //
 //     main → jobs → (wait for events → callbacks → jobs → deferred callbacks → jobs) … → exit
-import { EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../../../src/abi/epoll.js';
+import { EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../../../../src/abi/epoll.js';
 import { current, type Running } from './current.js';
 import { call, type Op } from './op.js';
 import { run, Promise as SteppedPromise, type Steps } from './promise.js';

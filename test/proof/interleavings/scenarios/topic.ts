@@ -1,13 +1,13 @@
 // A topic's publisher and two subscribers: each message is written once, lent to both, and its memory
 // used again after the last release. One subscriber may be slow, or die.
 import assert from 'node:assert/strict';
-import { Origin } from '../../../src/channel/forward.js';
-import type { SharedRegion } from '../../../src/channel/meeting/shared-region.js';
-import { outboxLayout } from '../../../src/memory/outbox-layout.js';
-import { Outlet } from '../../../src/patterns/topic/outlet.js';
-import type { Parcel } from '../../../src/patterns/topic/queue.js';
-import { TopicRegion } from '../../../src/patterns/topic/region.js';
-import { Subscription } from '../../../src/patterns/topic/subscription.js';
+import { Origin } from '../../../../src/channel/forward.js';
+import type { SharedRegion } from '../../../../src/channel/meeting/shared-region.js';
+import { outboxLayout } from '../../../../src/memory/outbox-layout.js';
+import { Outlet } from '../../../../src/patterns/topic/outlet.js';
+import type { Parcel } from '../../../../src/patterns/topic/queue.js';
+import { TopicRegion } from '../../../../src/patterns/topic/region.js';
+import { Subscription } from '../../../../src/patterns/topic/subscription.js';
 import { outboxWord } from '../explore/memory.js';
 import type { Party } from '../explore/party.js';
 import { map, type Scenario } from '../explore/scenario.js';

@@ -1,6 +1,6 @@
 // One run of a scenario: its parties, memories and sockets, what was done so far, and what went wrong.
-import { EPOLLIN } from '../../../src/abi/epoll.js';
-import { EAGAIN, EPIPE } from '../../../src/abi/errno.js';
+import { EPOLLIN } from '../../../../src/abi/epoll.js';
+import { EAGAIN, EPIPE } from '../../../../src/abi/errno.js';
 import { current, nobody } from './current.js';
 import { Memory, outboxWord } from './memory.js';
 import { now } from './now.js';

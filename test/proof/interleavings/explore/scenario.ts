@@ -1,6 +1,6 @@
 // What a scenario is made of. A scenario is an ordinary module below scenarios/; it is turned together
 // with the product, so whatever it does with shared memory is a step, too.
-import type { Mapping } from '../../../src/memory/mapping.js';
+import type { Mapping } from '../../../../src/memory/mapping.js';
 import { Mapping as PartyMapping } from '../stubs/mapping.js';
 import { current } from './current.js';
 import type { Memory } from './memory.js';

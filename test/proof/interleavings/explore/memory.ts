@@ -1,6 +1,6 @@
 // Shared memories of a scenario: plain ArrayBuffers that all parties see. Kept for the next schedule,
 // for which what was written becomes zeros again.
-import { type OutboxLayout, RING_OFFSET } from '../../../src/memory/outbox-layout.js';
+import { type OutboxLayout, RING_OFFSET } from '../../../../src/memory/outbox-layout.js';
 import type { Word } from './races.js';
 
 const MEMORY = Symbol('memory');

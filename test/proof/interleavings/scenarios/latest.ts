@@ -1,8 +1,8 @@
 // A table of latest values: one writes, one reads, nobody waits.
 import assert from 'node:assert/strict';
-import { tableLayout } from '../../../src/patterns/latest/layout.js';
-import { TableReader } from '../../../src/patterns/latest/table-reader.js';
-import { TableWriter } from '../../../src/patterns/latest/table-writer.js';
+import { tableLayout } from '../../../../src/patterns/latest/layout.js';
+import { TableReader } from '../../../../src/patterns/latest/table-reader.js';
+import { TableWriter } from '../../../../src/patterns/latest/table-writer.js';
 import type { Scenario } from '../explore/scenario.js';
 import { payload } from './pair.js';
 

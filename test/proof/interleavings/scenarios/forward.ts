@@ -1,8 +1,8 @@
 // Forwarding, origin → middle → target: the target reads in place what the origin sent to the middle,
 // which may die at each of its steps.
 import assert from 'node:assert/strict';
-import { Origin } from '../../../src/channel/forward.js';
-import { UkshmError } from '../../../src/core/errors.js';
+import { Origin } from '../../../../src/channel/forward.js';
+import { UkshmError } from '../../../../src/core/errors.js';
 import { map, type Scenario } from '../explore/scenario.js';
 import { Pair, payload } from './pair.js';
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { buildVariant } from '../transform/build.js';
 import { BUGS } from './bugs.js';
 import { searchReduced } from './explore/dpor.js';
 import { execute, type Run, replay } from './explore/execution.js';
@@ -9,9 +10,8 @@ import { chooserOf, randomFrom, searchBounded, searchRandom } from './explore/se
 import { decodeSchedule, encodeSchedule, tableOf } from './explore/table.js';
 import { again, scenariosOf } from './plan.js';
 import type { Program } from './scenarios/toys.js';
-import { buildVariant } from './transform/build.js';
 
-const TOYS = 'test/proof/scenarios/toys.ts';
+const TOYS = 'test/proof/interleavings/scenarios/toys.ts';
 const { toy } = (await buildVariant({ roots: [TOYS] }).load(TOYS)) as {
   toy: (programs: Program, mortal?: number) => Scenario;
 };

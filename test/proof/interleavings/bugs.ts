@@ -1,6 +1,6 @@
 // Planted bugs: for each property a broken copy of the product that the explorer must catch. Each is a
 // text edit of a source, made when the build is; where the text is not there any more, that is an error.
-import type { Edit } from './transform/sources.js';
+import type { Edit } from '../transform/sources.js';
 
 export interface Bug {
   readonly name: string;

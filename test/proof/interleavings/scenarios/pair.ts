@@ -1,8 +1,8 @@
 // Two parties whose channel is made already: what a meeting ends with, without the meeting.
-import { Channel } from '../../../src/channel/channel.js';
-import { Importer, type MapRegion, type Origin } from '../../../src/channel/forward.js';
-import type { ChannelParts } from '../../../src/channel/parts.js';
-import { type OutboxLayout, outboxLayout } from '../../../src/memory/outbox-layout.js';
+import { Channel } from '../../../../src/channel/channel.js';
+import { Importer, type MapRegion, type Origin } from '../../../../src/channel/forward.js';
+import type { ChannelParts } from '../../../../src/channel/parts.js';
+import { type OutboxLayout, outboxLayout } from '../../../../src/memory/outbox-layout.js';
 import { type Memory, outboxWord } from '../explore/memory.js';
 import type { Party } from '../explore/party.js';
 import { map } from '../explore/scenario.js';

@@ -3,12 +3,12 @@ import assert from 'node:assert/strict';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { ROOT } from '../house/root.js';
+import { ROOT } from '../../house/root.js';
+import { turn } from '../transform/build.js';
 import { execute } from './explore/execution.js';
 import type { Scenario } from './explore/scenario.js';
 import { chooserOf } from './explore/search.js';
 import { scenariosOf } from './plan.js';
-import { turn } from './transform/build.js';
 
 const FOLDER = `.cache/tried-${process.pid}`;
 

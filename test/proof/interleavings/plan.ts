@@ -1,13 +1,14 @@
 // What is searched, how, and for how long; and what came of it.
+
+import { buildVariant } from '../transform/build.js';
+import type { Edit } from '../transform/sources.js';
 import { searchReduced } from './explore/dpor.js';
 import { execute, type Run, replay } from './explore/execution.js';
 import type { Scenario } from './explore/scenario.js';
 import { chooserOf, type Outcome, searchBounded, searchRandom } from './explore/search.js';
 import { decodeSchedule, tableOf } from './explore/table.js';
-import { buildVariant } from './transform/build.js';
-import type { Edit } from './transform/sources.js';
 
-const ALL = 'test/proof/scenarios/all.ts';
+const ALL = 'test/proof/interleavings/scenarios/all.ts';
 
 /** What that exports, by the modules below scenarios/. */
 export const MODULES = ['ring', 'channel', 'forward', 'latest', 'topic'] as const;

@@ -9,10 +9,10 @@ import {
   RING_OFFSET,
   STATE_CLOSING,
   TAIL_INDEX,
-} from '../../../src/memory/outbox-layout.js';
-import { RecordConsumer, RecordCursor } from '../../../src/ring/consumer.js';
-import { RecordProducer } from '../../../src/ring/producer.js';
-import { nowMs } from '../../../src/sys/clock.js';
+} from '../../../../src/memory/outbox-layout.js';
+import { RecordConsumer, RecordCursor } from '../../../../src/ring/consumer.js';
+import { RecordProducer } from '../../../../src/ring/producer.js';
+import { nowMs } from '../../../../src/sys/clock.js';
 import { Bell, type Scenario } from '../explore/scenario.js';
 import type { World } from '../explore/world.js';
 

@@ -1,11 +1,11 @@
 // A channel between two parties: both may sleep, and it is closed by either, or by a death.
 import assert from 'node:assert/strict';
-import type { Channel } from '../../../src/channel/channel.js';
-import { UkshmError } from '../../../src/core/errors.js';
+import type { Channel } from '../../../../src/channel/channel.js';
+import { UkshmError } from '../../../../src/core/errors.js';
 import {
   ASLEEP_FOR_RECORDS_INDEX,
   ASLEEP_FOR_SPACE_INDEX,
-} from '../../../src/memory/outbox-layout.js';
+} from '../../../../src/memory/outbox-layout.js';
 import type { Memory } from '../explore/memory.js';
 import type { Scenario } from '../explore/scenario.js';
 import { Pair, type PairOptions, payload } from './pair.js';
