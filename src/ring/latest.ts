@@ -9,8 +9,7 @@
 // middle of a value has not stored its version. Versions run free over u32.
 //
 //     prohibited: writing the current buffer or one of the two before it (prepare answers the fourth)
-import { STRONG_ORDER } from '../sys/platform.js';
-import { glanceAt, loadAfterStore } from './words.js';
+import { beginRace, endRace, glanceAt, loadAfterStore } from './words.js';
 
 /** Buffers of each slot; a power of two. */
 export const LATEST_BUFFERS = 4;
@@ -118,16 +117,13 @@ export class LatestReader {
   /** The slot's version: copy out of its buffer, then ask `intact`. */
   begin(slot: number): number {
     // ACQUIRE version, pairs with RELEASE in `LatestWriter.commit`: the buffer is whole.
-    return Atomics.load(this.#words, this.#at.versions + slot);
+    return beginRace(this.#words, this.#at.versions + slot);
   }
 
   /** Whether what was read since `begin` answered `version` is whole; else begin again. */
   intact(slot: number, version: number): boolean {
-    // On arm64 plain loads may sink below a load-acquire, but not below a store-release, and no
-    // load-acquire overtakes that: store to a private word, then load. x86 keeps loads in order.
-    if (!STRONG_ORDER) Atomics.store(this.#own, 0, version);
     // ACQUIRE version: the bytes were read before it.
-    const now = Atomics.load(this.#words, this.#at.versions + slot);
+    const now = endRace(this.#words, this.#at.versions + slot, this.#own);
     return (now - version) >>> 0 <= NEWER_MAX;
   }
 }

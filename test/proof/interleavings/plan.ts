@@ -11,7 +11,7 @@ import { decodeSchedule, tableOf } from './explore/table.js';
 const ALL = 'test/proof/interleavings/scenarios/all.ts';
 
 /** What that exports, by the modules below scenarios/. */
-export const MODULES = ['ring', 'channel', 'forward', 'latest', 'topic'] as const;
+export const MODULES = ['ring', 'channel', 'request', 'forward', 'latest', 'topic'] as const;
 export type ModuleName = (typeof MODULES)[number];
 
 const PREEMPTIONS = 2;

@@ -13,8 +13,8 @@ export interface Running {
   pending: Op | undefined;
   /** What it is doing. */
   doing: Op | undefined;
-  /** It reads what it will judge afterwards (runtime.ts). */
-  judges: boolean;
+  /** It reads what may be written meanwhile, and will judge it (runtime.ts). */
+  races: boolean;
 }
 
 /** Nobody: what runs before the parties do, behind them, and in unit tests. */
@@ -25,7 +25,7 @@ export const nobody: Running = {
   rejections: [],
   pending: undefined,
   doing: undefined,
-  judges: false,
+  races: false,
 };
 
 export const current: { party: Running } = { party: nobody };

@@ -28,7 +28,7 @@ export class Party implements Running {
   readonly world: World;
   pending: Op | undefined = undefined;
   doing: Op | undefined = undefined;
-  judges = false;
+  races = false;
   finished = false;
   dead = false;
   /** What keeps it from ending. */

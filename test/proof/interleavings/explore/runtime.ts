@@ -27,26 +27,19 @@ export {
 type View = Int32Array | Uint8Array | BigInt64Array;
 type Numbers = Record<number, unknown> & { length: number };
 
-/**
- * Where a plain load may race, deliberately: in the helpers of src/ring/words.ts, and between `begin`
- * and `intact` of a reader of latest values, which judges afterwards whether what it read is whole.
- */
-const HELPER = 'src/ring/words.ts:';
-const JUDGE = 'src/ring/latest.ts:';
+/** Where plain loads may race, deliberately: in `glanceAt`, and from `beginRace` to `endRace`. */
+const HELPERS = 'src/ring/words.ts:';
+/** Its plain load is one that x86 orders: as good as an atomic one there, and an atomic one elsewhere. */
+const ORDERED = 'loadAfterStore';
 const sites: Site[] = [];
-const deliberate: boolean[] = [];
-/** +1: from here on this party's loads are judged; -1: up to here. */
-const judges: number[] = [];
+/** The helper that a site stands in; '': in none. */
+const helpers: string[] = [];
 
 /** @returns the number of the first. */
 export function addSites(more: readonly Site[]): number {
   const first = sites.length;
   sites.push(...more);
-  for (const { place, inside } of more) {
-    const judge = place.startsWith(JUDGE);
-    deliberate.push(place.startsWith(HELPER));
-    judges.push(judge && inside === 'begin' ? 1 : judge && inside === 'intact' ? -1 : 0);
-  }
+  for (const { place, inside } of more) helpers.push(place.startsWith(HELPERS) ? inside : '');
   return first;
 }
 
@@ -65,10 +58,11 @@ function* turn(kind: string, memory: Memory, from: number, to: number, site: num
   current.party.pending = op;
   yield;
   if (writes) memory.noteWritten(from, to);
-  const judge = judges[site];
-  if (judge !== 0) current.party.judges = judge === 1;
-  const atomic = kind.startsWith('atomic');
-  const races = !atomic && !writes && (deliberate[site] === true || current.party.judges);
+  const helper = helpers[site];
+  if (helper === 'beginRace') current.party.races = true;
+  if (helper === 'endRace') current.party.races = false;
+  const atomic = kind.startsWith('atomic') || helper === ORDERED;
+  const races = !atomic && !writes && (helper === 'glanceAt' || current.party.races);
   if (!races) world.onAccess(memory, op, atomic);
   return op;
 }
