@@ -1,12 +1,13 @@
 // Planted bugs: for each property a broken copy of the product that the explorer must catch. Each is a
 // text edit of a source, made when the build is; where the text is not there any more, that is an error.
 import type { Edit } from '../transform/sources.js';
+import type { ModuleName } from './plan.js';
 
 export interface Bug {
   readonly name: string;
   readonly edit: Edit;
   /** The scenario that must fail: its module, and a part of its name. */
-  readonly scenarios: 'ring' | 'channel' | 'forward' | 'latest' | 'topic';
+  readonly scenarios: ModuleName;
   readonly scenario: string;
   /** How it fails. */
   readonly failure: RegExp;
@@ -206,6 +207,28 @@ export const BUGS: readonly Bug[] = [
     scenarios: 'latest',
     scenario: 'into a target',
     failure: /whole/,
+  },
+  {
+    name: 'the number of a request that was given up is used again before its reply came',
+    edit: {
+      file: 'src/channel/requests.ts',
+      from: '    slot.settle = slot.resolve = slot.reject = undefined;\n    this.#waiting--;\n',
+      to: '    this.#waiting--;\n    this.#freeSlot(slot);\n',
+    },
+    scenarios: 'request',
+    scenario: 'given up',
+    failure: /which was not asked|asked once|own reply/,
+  },
+  {
+    name: 'requests are not told that the server has closed',
+    edit: {
+      file: 'src/channel/requests.ts',
+      from: '      if (this.#waiting > 0) this.fail(ended());\n',
+      to: '',
+    },
+    scenarios: 'request',
+    scenario: 'the server closes',
+    failure: WAITS,
   },
   {
     name: 'the middle does not wait until the target has mapped the memory',

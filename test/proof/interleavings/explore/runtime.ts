@@ -74,7 +74,9 @@ function isClosed(memory: Memory): boolean {
 function* loadAs(kind: string, site: number, view: View, index: number): Steps<number> {
   const array = view as unknown as Int32Array;
   const memory = memoryOf(array);
-  if (memory === undefined || !(index >= 0 && index < array.length)) return array[index] as number;
+  if (memory === undefined || !(index >= 0 && index < array.length)) {
+    return kind === 'atomic load' ? Atomics.load(array, index) : (array[index] as number);
+  }
   const from = array.byteOffset + index * array.BYTES_PER_ELEMENT;
   const op = yield* turn(kind, memory, from, from + array.BYTES_PER_ELEMENT, site);
   // A closed mapping shows zeros.
@@ -93,7 +95,8 @@ function* storeAs(
   const array = view as unknown as Int32Array;
   const memory = memoryOf(array);
   if (memory === undefined) {
-    array[index] = value;
+    if (kind === 'atomic store') Atomics.store(array, index, value);
+    else array[index] = value;
     return value;
   }
   const from = array.byteOffset + index * array.BYTES_PER_ELEMENT;

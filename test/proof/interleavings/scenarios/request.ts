@@ -16,6 +16,8 @@ interface RequestCase extends PairOptions {
   readonly backwards?: boolean;
   /** The first one is given up when the last one has its reply. */
   readonly abandons?: boolean;
+  /** The server closes when it has answered so many. */
+  readonly answers?: number;
   /** Who may die at each of its steps. */
   readonly mortal?: 'asker' | 'server';
 }
@@ -32,12 +34,20 @@ function reasonOf(error: unknown, reason: Error): Answer {
 }
 
 function requestScenario(options: RequestCase): Scenario {
-  const { name, count, lengthBytes, backwards = false, abandons = false, mortal } = options;
+  const {
+    name,
+    count,
+    lengthBytes,
+    backwards = false,
+    abandons = false,
+    answers,
+    mortal,
+  } = options;
   return {
     name,
     setUp: (world) => {
       const reason = new Error('given up');
-      const answers: Answer[] = [];
+      const outcomes: Answer[] = [];
       let served = 0;
       const asker = world.party('asker', async () => {
         const channel = pair.openLeft();
@@ -48,9 +58,9 @@ function requestScenario(options: RequestCase): Scenario {
             const reply = await channel.request(payload(n, lengthBytes), given);
             assert.deepEqual(reply.copy(), payload(n + 8, lengthBytes), 'its own reply');
             reply.release();
-            answers[n] = 'replied';
+            outcomes[n] = 'replied';
           } catch (error) {
-            answers[n] = reasonOf(error, reason);
+            outcomes[n] = reasonOf(error, reason);
           }
         };
         const asked: Promise<void>[] = [];
@@ -58,6 +68,8 @@ function requestScenario(options: RequestCase): Scenario {
         if (abandons) {
           await asked[count - 1];
           abort.abort(reason);
+          // Its reply is still to come, and must not be taken for that of another.
+          await ask(count);
         }
         await Promise.all(asked);
         await channel.close();
@@ -76,20 +88,22 @@ function requestScenario(options: RequestCase): Scenario {
         for await (const request of channel) {
           assert.deepEqual(request.copy(), payload(served, lengthBytes), 'asked once, in order');
           waiting.push([request, served++]);
-          if (backwards && waiting.length < count) continue;
+          if (backwards && served < count) continue;
           for (const [asked, n] of waiting.splice(0).reverse()) {
             await asked.reply(payload(n + 8, lengthBytes));
           }
+          if (served === answers) return;
         }
       };
       const pair = new Pair(world, asker, server, options);
       if (mortal !== undefined) world.mayDie(mortal === 'asker' ? asker : server);
       return () => {
         if (asker.dead) return;
-        assert.equal(answers.length, count);
-        for (const [n, answer] of answers.entries()) {
-          if (answer === 'failed') assert.ok(server.dead, `request ${n} failed`);
-          if (answer === 'abandoned') assert.ok(abandons && n === 0, `request ${n} was given up`);
+        assert.equal(outcomes.length, abandons ? count + 1 : count);
+        for (const [n, outcome] of outcomes.entries()) {
+          const unanswered = server.dead || (answers !== undefined && n >= answers);
+          if (outcome === 'failed') assert.ok(unanswered, `request ${n} failed`);
+          if (outcome === 'abandoned') assert.ok(abandons && n === 0, `request ${n} was given up`);
         }
       };
     },
@@ -121,6 +135,7 @@ export const scenarios: readonly Scenario[] = [
     abandons: true,
     ringBytes: 128,
   }),
+  requestScenario({ name: 'request, the server closes', count: 2, lengthBytes: 8, answers: 1 }),
   requestScenario({ name: 'request, the server dies', count: 2, lengthBytes: 8, mortal: 'server' }),
   requestScenario({ name: 'request, the asker dies', count: 2, lengthBytes: 8, mortal: 'asker' }),
 ];
