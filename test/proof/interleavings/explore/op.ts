@@ -38,8 +38,18 @@ export function access(
   writes: boolean,
   site: number,
 ): Op {
-  const none = { touches: 0, kills: -1, isEnabled: undefined, value: undefined };
-  return { kind, memory, from, to, writes, site, ...none };
+  return {
+    kind,
+    memory,
+    from,
+    to,
+    writes,
+    touches: 0,
+    kills: -1,
+    site,
+    isEnabled: undefined,
+    value: undefined,
+  };
 }
 
 /** A system call that is about the sockets, or the waiting, of the parties in `touches`. */
@@ -48,7 +58,18 @@ export function call(
   touches: number,
   site: number = -1,
   isEnabled?: () => boolean,
+  kills: number = -1,
 ): Op {
-  const none = { memory: -1, from: 0, to: 0, writes: true, kills: -1, value: undefined };
-  return { kind, touches, site, isEnabled, ...none };
+  return {
+    kind,
+    memory: -1,
+    from: 0,
+    to: 0,
+    writes: true,
+    touches,
+    kills,
+    site,
+    isEnabled,
+    value: undefined,
+  };
 }

@@ -141,17 +141,13 @@ function* copyOut<T extends View>(site: number, view: T): Steps<T> {
     const base = view.byteOffset;
     const op = memory && (yield* turn('copy out', memory, base + from, base + to, site));
     if (memory === undefined || !isClosed(memory)) bytes.set(source.subarray(from, to), from);
-    if (op !== undefined) op.value = hex(bytes.subarray(from, to));
+    if (op !== undefined) op.value = bytes.subarray(from, to);
   }
   const Type = view.constructor as unknown as {
     new (buffer: ArrayBuffer): T;
     from(b: ArrayBuffer): T;
   };
   return view instanceof Buffer ? Type.from(bytes.buffer) : new Type(bytes.buffer);
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes.subarray(0, 8)).toString('hex') + (bytes.length > 8 ? '…' : '');
 }
 
 /** `target.set(source, offset)`. */
@@ -183,9 +179,11 @@ export function* copyIn(
     if (from === to) continue;
     const base = target.byteOffset + offset * size;
     const op = yield* turn('copy in', memory, base + from * size, base + to * size, site);
-    const part = Array.prototype.slice.call(private_, from, to);
+    const part = ArrayBuffer.isView(private_)
+      ? (private_ as Uint8Array).subarray(from, to)
+      : Array.prototype.slice.call(private_, from, to);
     if (!isClosed(memory)) plain.set(part, offset + from);
-    op.value = `[${part.slice(0, 4).join(' ')}${part.length > 4 ? ' …' : ''}]`;
+    op.value = part;
   }
 }
 

@@ -31,9 +31,16 @@ export function tableOf(run: Run): string {
 function rowOf({ party, op }: Event, world: World): string[] {
   const memory = world.memories[op.memory];
   const word = memory === undefined ? '' : `${memory.name}.${memory.nameOf(op.from)}`;
-  const value = op.value === undefined ? '' : String(op.value);
+  const value = op.value === undefined ? '' : shown(op.value);
   const { place, text } = siteAt(op.site);
   return [world.nameOf(party), op.kind, word, value, place === '' ? '' : `${place}  ${text}`];
+}
+
+/** A value, or the first of those that were copied. */
+function shown(value: unknown): string {
+  if (!ArrayBuffer.isView(value) && !Array.isArray(value)) return String(value);
+  const values = Array.from(value as Uint8Array);
+  return `[${values.slice(0, 8).join(' ')}${values.length > 8 ? ' …' : ''}]`;
 }
 
 /** A schedule in short: each actor's number, and how often in a row it goes on. */

@@ -93,7 +93,7 @@ export class World {
   start(): void {
     this.races = new Races(this.parties.length);
     for (const mortal of this.mortals) {
-      this.#deaths.push({ ...call('dies', this.peersOf(mortal)), kills: mortal.index });
+      this.#deaths.push(call('dies', this.peersOf(mortal), -1, undefined, mortal.index));
       this.#dying.push(true);
     }
     this.running = true;
