@@ -17,9 +17,10 @@ export type ModuleName = (typeof MODULES)[number];
 const PREEMPTIONS = 2;
 
 export interface Budget {
-  /** Of each search; of the reduced one, which can come to an end, `reducedTimes` as much. */
+  /** Of each search. */
   readonly milliseconds: number;
-  readonly reducedTimes?: number;
+  /** Of the reduced search through a small scenario, which comes to its end. */
+  readonly smallMilliseconds?: number;
   readonly randomMax?: number;
   readonly firstSeed: number;
 }
@@ -43,12 +44,13 @@ export async function scenariosOf(
 
 /** All that is searched in one scenario; up to the first failure. */
 export function* searchAll(scenario: Scenario, budget: Budget): Generator<Result, void, void> {
-  const { milliseconds, reducedTimes = 1, randomMax, firstSeed } = budget;
-  const until = (times: number = 1): { deadlineMs: number } => ({
-    deadlineMs: performance.now() + milliseconds * times,
+  const { milliseconds, smallMilliseconds = milliseconds, randomMax, firstSeed } = budget;
+  const until = (duration: number = milliseconds): { deadlineMs: number } => ({
+    deadlineMs: performance.now() + duration,
   });
+  const reducedMilliseconds = scenario.small === true ? smallMilliseconds : milliseconds;
   const searches = {
-    reduced: () => searchReduced(scenario, until(reducedTimes)),
+    reduced: () => searchReduced(scenario, until(reducedMilliseconds)),
     'two preemptions': () => searchBounded(scenario, PREEMPTIONS, until()),
     random: () =>
       searchRandom(scenario, firstSeed, {

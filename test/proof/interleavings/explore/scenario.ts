@@ -12,6 +12,8 @@ import { type World, world } from './world.js';
 /** What the explorer runs. */
 export interface Scenario {
   readonly name: string;
+  /** Its reduced search comes to an end within some minutes; the long form gives it that time. */
+  readonly small?: boolean;
   /**
    * Sets one run up: memories, parties, who may die.
    * @returns what judges the run at its end.

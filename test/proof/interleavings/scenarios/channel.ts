@@ -38,6 +38,7 @@ export function channelScenario(options: ChannelCase): Scenario {
   const { name, lengths, mortal, holds = false } = options;
   return {
     name,
+    small: lengths.length < 2,
     setUp: (world) => {
       const seen: Uint8Array[] = [];
       let sent = 0;

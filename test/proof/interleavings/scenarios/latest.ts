@@ -20,6 +20,7 @@ function numberOf(bytes: Uint8Array): number {
 function valuesScenario(name: string, writes: number, reads: string): Scenario {
   return {
     name,
+    small: true,
     setUp: (world) => {
       const memory = world.memory('table', LAYOUT.totalBytes, (offset) => `+${offset}`);
       const bytes = new Uint8Array(memory.buffer);

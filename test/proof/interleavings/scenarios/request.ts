@@ -45,6 +45,7 @@ function requestScenario(options: RequestCase): Scenario {
   } = options;
   return {
     name,
+    small: count === 1,
     setUp: (world) => {
       const reason = new Error('given up');
       const outcomes: Answer[] = [];

@@ -101,6 +101,7 @@ export function ringScenario({ name, ringBytes, lengths, start, mortal }: RingCa
   };
   return {
     name,
+    small: true,
     setUp: (world: World) => {
       const out = world.memory('producer', layout.totalBytes);
       const back = world.memory('consumer', layout.totalBytes);
