@@ -32,7 +32,10 @@ export type RequestHandler = (
 
 /** How requests are served. */
 export interface ServeOptions {
-  /** Handlers that run at a time, over all channels, 1 to 1 000 000. Default 64. */
+  /**
+   * Handlers that run at a time, over all channels, 1 to 1 000 000; as many replies of each channel may
+   * wait for its client to make room. Default 64.
+   */
   readonly concurrency?: number;
   /** Gets messages that are no requests; they are released when it returns. Default: ignored. */
   readonly onMessage?: (message: MessageCursor, channel: Channel) => void;
@@ -40,6 +43,15 @@ export interface ServeOptions {
   readonly onError?: (error: unknown, channel: Channel) => void;
   /** Closes the server. */
   readonly signal?: AbortSignal;
+}
+
+/** A channel that is served. */
+interface Client {
+  readonly context: RequestContext;
+  /** Requests that were read, and whose reply has not gone out: a client may leave no room for it. */
+  unanswered: number;
+  /** Called when a reply has gone out, or cannot any more. */
+  wake: () => void;
 }
 
 /** A running server. */
@@ -108,13 +120,16 @@ export class Server {
   async #serveOne(channel: Channel): Promise<void> {
     const ended = new AbortController();
     const context: RequestContext = { channel, signal: ended.signal };
-    const onMessage = (message: MessageCursor): void => this.#onMessage(message, context);
+    const client: Client = { context, unanswered: 0, wake: () => {} };
+    const onMessage = (message: MessageCursor): void => this.#onMessage(message, client);
     this.#channels.add(channel);
     try {
       while ((await channel.readable()) && this.#closing === undefined) {
-        const free = this.#concurrency - this.#running;
+        // A client that reads no replies holds up itself, and no handler.
+        const room = this.#concurrency - client.unanswered;
+        const free = Math.min(room, this.#concurrency - this.#running);
         if (free > 0) channel.drain(onMessage, free);
-        else await this.#settled();
+        else await (room > 0 ? this.#settled() : answered(client));
       }
     } catch (error) {
       if (this.#closing === undefined) this.#options.onError?.(error, channel);
@@ -127,35 +142,51 @@ export class Server {
     }
   }
 
-  #onMessage(message: MessageCursor, context: RequestContext): void {
+  #onMessage(message: MessageCursor, client: Client): void {
     if (message.isRequest) {
-      void this.#answer(message.detach(), context);
+      void this.#answer(message.detach(), client);
       return;
     }
+    const { channel } = client.context;
     try {
-      this.#options.onMessage?.(message, context.channel);
+      this.#options.onMessage?.(message, channel);
     } catch (error) {
-      this.#options.onError?.(error, context.channel);
+      this.#options.onError?.(error, channel);
     }
   }
 
-  async #answer(request: Message, context: RequestContext): Promise<void> {
-    this.#running++;
+  async #answer(request: Message, client: Client): Promise<void> {
+    client.unanswered++;
     try {
-      const result = this.#handler(request, context);
-      const body = result instanceof Promise ? await result : result;
+      let body: Awaited<ReturnType<RequestHandler>>;
+      this.#running++;
+      try {
+        const result = this.#handler(request, client.context);
+        body = result instanceof Promise ? await result : result;
+      } finally {
+        this.#running--;
+        for (const wake of this.#waiting.splice(0)) wake();
+      }
+      // No handler runs any more: this waits for its client, as long as that likes.
       await request.reply(body ?? undefined);
     } catch (error) {
       fail(request, error);
     } finally {
-      this.#running--;
-      for (const wake of this.#waiting.splice(0)) wake();
+      client.unanswered--;
+      client.wake();
     }
   }
 
   #settled(): Promise<void> {
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
+}
+
+/** Resolves when the next reply to a client has gone out, or cannot any more. */
+function answered(client: Client): Promise<void> {
+  return new Promise((resolve) => {
+    client.wake = resolve;
+  });
 }
 
 /** Tells the other side of the error, unless it has been told something already, or is gone. */
