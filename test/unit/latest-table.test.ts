@@ -125,6 +125,28 @@ describe('a table of latest values', () => {
     assert.deepEqual(reader.keys().sort(), ['a', 'b', 'd', 'e']);
   });
 
+  it('finds a key that came back in an earlier slot, whatever stands in the later one', () => {
+    const table = new Table(4);
+    const before = table.reader();
+    table.set('a', 'old');
+    table.set('b', 'old');
+    assert.deepEqual(before.keys(), ['a', 'b']);
+    table.writer.delete('b');
+    table.writer.delete('a');
+    table.set('b', 'in the slot of a');
+    for (const reader of [before, table.reader()]) {
+      assert.equal(textOf(reader, 'b'), 'in the slot of a');
+      assert.equal(reader.getInto('b', new Uint8Array(100)), 16);
+      assert.equal(reader.version('b'), 3);
+      assert.deepEqual(reader.keys(), ['b']);
+    }
+    assert.deepEqual(changesOf(before), [
+      ['a', undefined],
+      ['b', 'in the slot of a'],
+    ]);
+    assert.deepEqual(changesOf(before), []);
+  });
+
   it('refuses a key too many, and keys that are none', () => {
     const table = new Table(2);
     table.set('a', '');

@@ -78,6 +78,7 @@ export class TableReader {
   #start(): void {
     this.#changesSeen = this.#latest.changes();
     this.#scan();
+    this.#gone.clear();
     for (let slot = 0; slot < this.#reported.length; slot++) {
       this.#reported[slot] = this.#latest.glance(slot);
     }
@@ -85,20 +86,19 @@ export class TableReader {
 
   /** The newest value of a key, a private copy. */
   get(key: string): Uint8Array | undefined {
-    const slot = this.#slotOf(key);
-    if (slot < 0) return undefined;
     for (let i = 0; i < TRIES_MAX; i++) {
+      const slot = this.#slotOf(key);
+      if (slot < 0) return undefined;
       const at = this.#begin(slot);
       const lengthBytes = this.#lengthAt(at);
       const known = this.#isKnown(slot, at);
+      const there = known && lengthBytes >= 0;
       // `slice` copies.
-      const value =
-        known && lengthBytes >= 0
-          ? this.#bytes.slice(at + VALUE_OFFSET, at + VALUE_OFFSET + lengthBytes)
-          : undefined;
+      const value = there
+        ? this.#bytes.slice(at + VALUE_OFFSET, at + VALUE_OFFSET + lengthBytes)
+        : undefined;
       if (!this.#latest.intact(slot, this.#version)) continue;
-      if (!known) return this.#moved(key, slot) ? this.get(key) : undefined;
-      return value;
+      if (there || !this.#isElsewhere(key, slot, known)) return value;
     }
     throw restless(key);
   }
@@ -109,33 +109,35 @@ export class TableReader {
    * @throws RangeError when `target` is shorter.
    */
   getInto(key: string, target: Uint8Array): number {
-    const slot = this.#slotOf(key);
-    if (slot < 0) return -1;
     for (let i = 0; i < TRIES_MAX; i++) {
+      const slot = this.#slotOf(key);
+      if (slot < 0) return -1;
       const at = this.#begin(slot);
       const lengthBytes = this.#lengthAt(at);
       const known = this.#isKnown(slot, at);
+      const there = known && lengthBytes >= 0;
       const fits = lengthBytes <= target.length;
-      if (known && fits && lengthBytes > 0) this.#copy(at + VALUE_OFFSET, lengthBytes, target);
+      if (there && fits) this.#copy(at + VALUE_OFFSET, lengthBytes, target);
       if (!this.#latest.intact(slot, this.#version)) continue;
-      if (!known) return this.#moved(key, slot) ? this.getInto(key, target) : -1;
-      if (!fits) throw new RangeError(`a value of ${lengthBytes} bytes: the target is too short`);
-      return lengthBytes;
+      if (there && fits) return lengthBytes;
+      if (there) throw new RangeError(`a value of ${lengthBytes} bytes: the target is too short`);
+      if (!this.#isElsewhere(key, slot, known)) return -1;
     }
     throw restless(key);
   }
 
   /** Counts the values that the key's slot ever had; `undefined` if it has none. */
   version(key: string): number | undefined {
-    const slot = this.#slotOf(key);
-    if (slot < 0) return undefined;
     for (let i = 0; i < TRIES_MAX; i++) {
+      const slot = this.#slotOf(key);
+      if (slot < 0) return undefined;
       const at = this.#begin(slot);
-      const lengthBytes = this.#lengthAt(at);
       const known = this.#isKnown(slot, at);
-      if (!this.#latest.intact(slot, this.#version)) continue;
-      if (!known) return this.#moved(key, slot) ? this.version(key) : undefined;
-      return lengthBytes < 0 ? undefined : this.#version >>> 0;
+      const there = known && this.#lengthAt(at) >= 0;
+      const version = this.#version;
+      if (!this.#latest.intact(slot, version)) continue;
+      if (there) return version >>> 0;
+      if (!this.#isElsewhere(key, slot, known)) return undefined;
     }
     throw restless(key);
   }
@@ -173,7 +175,9 @@ export class TableReader {
       const version = value === undefined ? undefined : this.#version >>> 0;
       changes.push({ key, value, version });
       // Told once: when the slot gets another key, that is no news of this one.
-      if (value === undefined) this.#leave(slot);
+      if (value !== undefined) continue;
+      this.#leave(slot);
+      this.#learned[slot] = this.#version;
     }
     return changes;
   }
@@ -193,7 +197,11 @@ export class TableReader {
   /** Where the buffer starts that is the slot's newest. */
   #begin(slot: number): number {
     this.#version = this.#latest.begin(slot);
-    return bufferOffset(this.#layout, slot, this.#version & (LATEST_BUFFERS - 1));
+    return this.#bufferOf(slot, this.#version);
+  }
+
+  #bufferOf(slot: number, version: number): number {
+    return bufferOffset(this.#layout, slot, version & (LATEST_BUFFERS - 1));
   }
 
   /** The length of the value there; -1: none. */
@@ -220,10 +228,15 @@ export class TableReader {
     return this.#scan() ? (this.#slots.get(key) ?? -1) : -1;
   }
 
-  /** The slot has another key by now. @returns whether this key may be found elsewhere. */
-  #moved(key: string, slot: number): boolean {
-    this.#forget(slot);
-    return this.#scan() && this.#slots.has(key);
+  /**
+   * The slot has another key by now, or (`known`) no value of this one.
+   * @returns whether the key may be found elsewhere.
+   */
+  #isElsewhere(key: string, slot: number, known: boolean): boolean {
+    if (!known) this.#forget(slot);
+    if (!this.#scan()) return false;
+    const now = this.#slots.get(key);
+    return now !== undefined && (now !== slot || !known);
   }
 
   #forget(slot: number): void {
@@ -256,17 +269,24 @@ export class TableReader {
 
   #learn(slot: number): void {
     for (let i = 0; i < TRIES_MAX; i++) {
-      const at = this.#begin(slot);
+      const version = this.#latest.begin(slot);
+      const at = this.#bufferOf(slot, version);
       const generation = this.#generationAt(at);
       const fresh = generation !== this.#generations[slot];
       const key = fresh ? this.#keyAt(at) : undefined;
-      if (!this.#latest.intact(slot, this.#version)) continue;
-      this.#learned[slot] = this.#version;
+      const there = this.#lengthAt(at) >= 0;
+      if (!this.#latest.intact(slot, version)) continue;
+      this.#learned[slot] = version;
       if (key === undefined) return;
       this.#forget(slot);
-      this.#generations[slot] = generation;
-      this.#keys[slot] = key;
-      this.#slots.set(key, slot);
+      if (there) {
+        this.#generations[slot] = generation;
+        this.#keys[slot] = key;
+        this.#slots.set(key, slot);
+      } else {
+        // Deleted since: the key may have another slot by now, which must not be forgotten for this.
+        this.#gone.add(key);
+      }
       return;
     }
     throw restless(`slot ${slot}`);
