@@ -1,7 +1,7 @@
 // A channel: a sender, a receiver and a link, and the waiting of both directions.
 import type { Duplex } from 'node:stream';
 import { UkshmError } from '../core/errors.js';
-import { KeepAlive } from '../sys/poller.js';
+import { KeepAlive } from '../sys/keep-alive.js';
 import type { Credentials } from '../sys/socket.js';
 import { ChannelDuplex, type DuplexOptions } from './duplex.js';
 import { busy } from './ends.js';

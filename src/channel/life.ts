@@ -6,7 +6,7 @@
 //     prohibited: ended → open; disposed → anything
 import { closedError, UkshmError } from '../core/errors.js';
 import { STATE_CLOSING } from '../memory/outbox-layout.js';
-import type { KeepAlive } from '../sys/poller.js';
+import type { KeepAlive } from '../sys/keep-alive.js';
 import { peerClosed, peerGone } from './ends.js';
 import type { Link } from './link.js';
 import type { CloseReason } from './options.js';

@@ -4,8 +4,8 @@
 // how often, means nothing. From time to time it asks unpoked, because somebody else may sit at the
 // name by which it is poked.
 import { after, nowMs } from '../sys/clock.js';
+import { KeepAlive } from '../sys/keep-alive.js';
 import { offerDesk } from '../sys/offers.js';
-import { KeepAlive } from '../sys/poller.js';
 import { type ClaimOptions, claim } from './claim.js';
 import { listReceived, type MachineOffer } from './list.js';
 import type { Pages } from './pages.js';

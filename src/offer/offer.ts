@@ -12,8 +12,8 @@ import {
 } from '../abi/errno.js';
 import { checkInteger } from '../core/check.js';
 import { closedError, invalidArgument, SyscallError, UkshmError } from '../core/errors.js';
+import { KeepAlive } from '../sys/keep-alive.js';
 import { addOffer, cancelOffer, type OfferEnd, offerDesk, wasClaimed } from '../sys/offers.js';
-import { KeepAlive } from '../sys/poller.js';
 import { ownPid } from '../sys/process.js';
 import { givenAway, Pages, type Run } from './pages.js';
 import { type Drop, type Grant, lettersOf, type Terms, termsOf } from './rights.js';

@@ -91,29 +91,3 @@ export function poller(): Poller {
   shared ??= new Poller();
   return shared;
 }
-
-/** What an open object does for the event loop: `ref()` and `unref()` until its end. */
-export class KeepAlive {
-  #state: 'new' | 'open' | 'ended' = 'new';
-  #refed = true;
-
-  start(): void {
-    this.#state = 'open';
-    if (this.#refed) poller().ref();
-  }
-
-  ref(): void {
-    if (!this.#refed && this.#state === 'open') poller().ref();
-    this.#refed = true;
-  }
-
-  unref(): void {
-    if (this.#refed && this.#state === 'open') poller().unref();
-    this.#refed = false;
-  }
-
-  end(): void {
-    if (this.#refed && this.#state === 'open') poller().unref();
-    this.#state = 'ended';
-  }
-}

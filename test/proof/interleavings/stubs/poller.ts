@@ -33,25 +33,3 @@ export function poller(): PartyPoller {
   if (!(party instanceof Party)) throw new Error('a channel outside a party');
   return new PartyPoller(party);
 }
-
-export class KeepAlive {
-  #state: 'new' | 'open' | 'ended' = 'new';
-  #refed = true;
-
-  start(): void {
-    this.#state = 'open';
-    if (this.#refed) poller().ref();
-  }
-  ref(): void {
-    if (!this.#refed && this.#state === 'open') poller().ref();
-    this.#refed = true;
-  }
-  unref(): void {
-    if (this.#refed && this.#state === 'open') poller().unref();
-    this.#refed = false;
-  }
-  end(): void {
-    if (this.#refed && this.#state === 'open') poller().unref();
-    this.#state = 'ended';
-  }
-}
