@@ -2,7 +2,7 @@
 
 /** What was asked for. */
 export interface ProofOptions {
-  /** About a minute for all sections together, instead of hours. */
+  /** Some minutes for all sections together, instead of hours. */
   readonly quick: boolean;
   readonly firstSeed: number;
   /** A part of the names of what is to be tried; '' for all. */

@@ -1,5 +1,4 @@
 // What is searched, how, and for how long; and what came of it.
-
 import { buildVariant } from '../transform/build.js';
 import type { Edit } from '../transform/sources.js';
 import { searchReduced } from './explore/dpor.js';
