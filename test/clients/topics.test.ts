@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Owner, uniqueName, until } from '../process/actors.js';
+import { type Owner, stopPid, uniqueName, until } from '../process/actors.js';
 import {
   compileSanitized,
   type Event,
@@ -111,7 +111,7 @@ for (const publishing of languages) {
           subscribing.startReady(t, 'later', name, 'block', '3', '0'),
           subscribe(t, subscribing, name, 'drop-newest', '3', '0'),
         ]);
-        stopped.child.kill('SIGSTOP');
+        stopPid(stopped.child.pid ?? 0);
         const reader = await subscribe(t, c, name, 'block', '8', '1');
         await sleep(50);
         victim.child.kill('SIGKILL');

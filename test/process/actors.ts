@@ -113,8 +113,10 @@ export class Actor {
     return result;
   }
 
+  /** Returns when a SIGSTOP has stopped it. */
   kill(signal: NodeJS.Signals = 'SIGKILL'): void {
-    this.#child.kill(signal);
+    if (signal === 'SIGSTOP') stopPid(this.pid);
+    else this.#child.kill(signal);
   }
 
   #onReply({ number, result, error }: Reply): void {
@@ -199,6 +201,32 @@ export function killPid(pid: number): void {
     process.kill(pid, 'SIGKILL');
   } catch {
     // It has ended.
+  }
+}
+
+/**
+ * Stops a process, and returns when it stands still: until its threads have heard of the signal, those
+ * that wait for something else may still answer it.
+ */
+export function stopPid(pid: number): void {
+  process.kill(pid, 'SIGSTOP');
+  const deadline = performance.now() + PATIENCE_MS;
+  while (!isStopped(pid)) {
+    if (performance.now() > deadline) throw new Error(`process ${pid} does not stop`);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+  }
+}
+
+function isStopped(pid: number): boolean {
+  const isStill = (thread: string): boolean => {
+    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'utf8');
+    return stat.slice(stat.lastIndexOf(')') + 2).startsWith('T');
+  };
+  try {
+    return readdirSync(`/proc/${pid}/task`).every(isStill);
+  } catch {
+    // A thread that ends meanwhile.
+    return false;
   }
 }
 

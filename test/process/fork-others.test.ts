@@ -13,7 +13,7 @@ import {
   regionMaps,
   whyNotAsNobody,
 } from '../unit/tools.js';
-import { ACTOR_IS_READABLE } from './actors.js';
+import { ACTOR_IS_READABLE, stopPid } from './actors.js';
 import { ECHO, Forked, forked, ukshmFork, untilShared } from './forks.js';
 import { pattern } from './pattern.js';
 
@@ -118,7 +118,7 @@ describe('the memory of forked children', () => {
     [
       'is killed while a part is under way',
       (child: Forked) => {
-        child.process.kill('SIGSTOP');
+        stopPid(child.process.pid ?? 0);
         for (let i = 0; i < 5; i++) child.process.send({ bytes: Buffer.alloc(8_000_000) });
         child.process.kill('SIGKILL');
       },
